@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conmgr
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/pgconmgr/pgconmgr/agent/mono"
+	"github.com/pgconmgr/pgconmgr/agent/wire"
+)
+
+// Monitoring is what conmgr knows about an instance.
+type Monitoring uint8
+
+// What conmgr can know. Only Monitored and Unmonitored instances are offered.
+const (
+	Unknown     Monitoring = iota // never heard of since start
+	Monitored                     // armed heartbeat
+	Unmonitored                   // the agent is silent or stopped, the instance's door answers
+	Faulted                       // gone: its applications were told
+	Foreign                       // wrong system identifier or wrong port: never routed to
+)
+
+// String returns the word that SHOW INSTANCES prints.
+func (m Monitoring) String() string {
+	names := [...]string{"unknown", "monitored", "unmonitored", "faulted", "foreign"}
+	if int(m) < len(names) {
+		return names[m]
+	}
+	return "invalid"
+}
+
+// InstanceView is one instance as conmgr sees it now. It is a value: a reader
+// may keep it.
+type InstanceView struct {
+	Number       int        // the N of backend_hostN
+	Host         string     // backend_hostN, empty when only the address is configured
+	HostAddr     string     // backend_hostaddrN, empty when only the name is configured
+	Addr         netip.Addr // the very address the heartbeat uses; invalid while unresolved
+	Port         uint16     // backend_portN
+	WatchdogPort uint16     // watchdog_portN
+	Monitoring   Monitoring
+	Heartbeat    wire.State    // of the session
+	Reason       wire.Reason   // of its last change
+	Instance     wire.Instance // as last heard; keep in mind Monitoring
+	RTT          time.Duration // of the heartbeat, smoothed
+	Heard        mono.Instant  // last valid frame, zero for never
+	Lost         uint64        // heartbeat frames that never came
+	Received     uint64        // heartbeat frames that came
+	Loser        bool          // lost the split rule: a primary that must not be used
+	Why          string        // one sentence for people: why it is as it is; may be empty
+}
+
+// View is an immutable picture of all instances, in the order of their numbers.
+// A new one replaces it with every change.
+type View struct {
+	At        mono.Instant
+	Instances []InstanceView
+	Split     string // not empty while two primaries cannot be told apart: names both
+}
+
+// Fault tells the applications of one instance that it is lost to them.
+type Fault struct {
+	Index   int           // into View.Instances
+	Reason  string        // one or two words: timeout, down, restart, role change, ...
+	Silence time.Duration // since the last valid frame, 0 when that says nothing
+	At      mono.Instant  // of the verdict
+	// Only limits the fault to applications that asked for one of these
+	// targets; nil means all of the instance.
+	Only []Target
+}
