@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package heartbeat
+
+import (
+	"time"
+
+	"github.com/pgconmgr/pgconmgr/agent/mono"
+	"github.com/pgconmgr/pgconmgr/agent/wire"
+)
+
+// Role is which end of the session a machine is.
+type Role uint8
+
+// The two ends.
+const (
+	Active  Role = iota // conmgr: dials, proposes the timers
+	Passive             // watchdog: accepts, applies them
+)
+
+// Config is what a machine needs to know. All durations must be positive.
+type Config struct {
+	Role     Role
+	Interval time.Duration // heartbeat_interval
+	Timeout  time.Duration // heartbeat_timeout
+	// ConnectInterval is the pause after a verdict or a failed attempt before
+	// the next one. Active only.
+	ConnectInterval time.Duration
+	// ConnectTimeout bounds one attempt, from the dial until the session is
+	// armed. On the Passive end it bounds the handshake.
+	ConnectTimeout time.Duration
+	// Datagram says that the transport loses frames: HELLO is repeated.
+	Datagram bool
+
+	Self        wire.ID // stable id of this daemon
+	Incarnation uint64  // of this process
+
+	// Nonce returns a fresh nonce for each attempt. Active only.
+	Nonce func() wire.ID
+	// Instance is the state that armed beats carry. The driver owns and changes
+	// it and calls Push then. Passive only.
+	Instance *wire.Instance
+}
+
+// link is where the transport of the session stands.
+type link uint8
+
+const (
+	linkNone    link = iota // none; Active dials at retryAt
+	linkDialing             // asked the driver to connect
+	linkShaking             // connected, HELLO sent
+	linkOpen                // the session has its id: beats flow
+)
+
+// sentRing is how many send times are kept to measure the round trip.
+const sentRing = 16
+
+// Machine is one end of a heartbeat session. It is not safe for concurrent use.
+// The zero value is not usable; see [NewActive] and [NewPassive].
+type Machine struct {
+	cfg   Config
+	state wire.State
+	why   wire.Reason // of the last change of state
+	link  link
+
+	session  uint64
+	previous uint64  // id of the session before: HELLO's Resumes
+	nonce    wire.ID // of the present attempt
+	seq      uint64  // next to send
+	first    uint64  // sequence of this session's first BEAT
+	acked    bool    // the peer has acknowledged one of our BEATs in this session
+	eager    bool
+	stopped  bool
+
+	heardSeq   uint64 // highest sequence received in this session
+	heardAt    mono.Instant
+	received   uint32 // frames received in this session
+	lost       uint32 // gaps in the peer's sequence in this session
+	lastValid  mono.Instant
+	pauseGuard mono.Instant // changes before this instant are marked OwnPause
+	lastAnswer mono.Instant
+	held       bool // the fuse held this silence once
+
+	deadline     mono.Instant // verdict, in armed states
+	lateAt       mono.Instant // Up turns Late
+	nextBeat     mono.Instant
+	nextProbe    mono.Instant
+	retryAt      mono.Instant // Active without a link
+	attemptUntil mono.Instant // Never once acked
+	helloAt      mono.Instant // Datagram: next repetition
+
+	peer  wire.Instance // Active: what the watchdog told last
+	sent  [sentRing]mono.Instant
+	stats Stats
+}
+
+// NewActive returns conmgr's end of the relation to one instance. It wants to
+// dial at once.
+func NewActive(cfg Config, now mono.Instant) *Machine {
+	return &Machine{cfg: cfg, retryAt: now, attemptUntil: mono.Never, nextProbe: mono.Never}
+}
+
+// NewPassive returns the watchdog's end of a session that hello asked for and
+// that the caller has admitted, with the session id to use. WELCOME and a first
+// beat go to out.
+func NewPassive(cfg Config, session uint64, hello *wire.Frame, now mono.Instant, out *Output) *Machine {
+	m := &Machine{
+		cfg: cfg, state: wire.StateInit, why: wire.ReasonOpened, link: linkOpen,
+		session: session, nonce: hello.Hello.Nonce, seq: 1,
+		heardSeq: hello.Seq, heardAt: now, received: 1,
+		attemptUntil: now.Add(cfg.ConnectTimeout), nextProbe: mono.Never, retryAt: mono.Never,
+	}
+	m.welcome(now, out)
+	m.first = m.seq
+	m.nextBeat = now.Add(cfg.Interval)
+	m.beat(now, wire.FlagProbe, out)
+	return m
+}
+
+// Next returns when Tick wants to be called: the earliest of all timers.
+func (m *Machine) Next() mono.Instant {
+	if m.stopped {
+		return mono.Never
+	}
+	next := m.attemptUntil
+	switch m.link {
+	case linkNone:
+		next = m.retryAt
+	case linkShaking:
+		if m.cfg.Datagram {
+			next = next.Min(m.helloAt)
+		}
+	case linkOpen:
+		next = next.Min(m.nextBeat)
+	}
+	switch m.state {
+	case wire.StateUp:
+		next = next.Min(m.lateAt).Min(m.deadline)
+	case wire.StateLate, wire.StateSuspect:
+		next = next.Min(m.deadline)
+		if m.link == linkOpen {
+			next = next.Min(m.nextProbe)
+		}
+	}
+	return next
+}
+
+// Tick does what has become due at now. It may be called early or late.
+func (m *Machine) Tick(now mono.Instant, out *Output) {
+	switch {
+	case m.stopped:
+		return
+	case Armed(m.state) && !now.Before(m.deadline):
+		m.expiredDeadline(now, out)
+		return
+	case m.link != linkNone && !now.Before(m.attemptUntil):
+		m.fail(now, wire.ReasonNoAnswer, out)
+		return
+	case m.link == linkNone && !now.Before(m.retryAt):
+		m.dial(now, out)
+		return
+	}
+	if m.state == wire.StateUp && !now.Before(m.lateAt) {
+		m.become(now, wire.StateLate, wire.ReasonLate, out)
+	}
+	if m.link == linkShaking && m.cfg.Datagram && !now.Before(m.helloAt) {
+		m.hello(now, out)
+	}
+	if m.link == linkOpen {
+		m.expiredProbe(now, out)
+		m.expiredBeat(now, out)
+	}
+}
+
+// expiredBeat sends the beat of the absolute schedule: a beat that comes late
+// does not move the ones after it, and missed ones are not made up for.
+func (m *Machine) expiredBeat(now mono.Instant, out *Output) {
+	if now.Before(m.nextBeat) {
+		return
+	}
+	behind := now.Sub(m.nextBeat) % m.cfg.Interval
+	m.nextBeat = now.Add(m.cfg.Interval - behind)
+	var flags wire.Flags
+	if m.state != wire.StateUp {
+		flags = wire.FlagProbe
+	}
+	m.beat(now, flags, out)
+}
+
+// expiredDeadline is the verdict of silence.
+func (m *Machine) expiredDeadline(now mono.Instant, out *Output) {
+	m.end(now, wire.ReasonTimeout, CloseReset, out)
+}
+
+// State returns the present state.
+func (m *Machine) State() wire.State { return m.state }
+
+// Why returns the reason of the last change of state.
+func (m *Machine) Why() wire.Reason { return m.why }
+
+// Session returns the id of the present session, 0 for none.
+func (m *Machine) Session() uint64 { return m.session }
+
+// LastValid returns when the last valid frame came, zero for never.
+func (m *Machine) LastValid() mono.Instant { return m.lastValid }
+
+// Deadline returns when the verdict falls if nothing is heard, Never when
+// nobody is judged.
+func (m *Machine) Deadline() mono.Instant {
+	if !Armed(m.state) {
+		return mono.Never
+	}
+	return m.deadline
+}
+
+// Instance returns the instance state heard last. Active only.
+func (m *Machine) Instance() wire.Instance { return m.peer }
+
+// Stats returns the running figures.
+func (m *Machine) Stats() Stats { return m.stats }
+
+// SetEager makes an Active end without a session try again every interval
+// instead of every ConnectInterval: each try shows whether the host's kernel
+// lives.
+func (m *Machine) SetEager(eager bool) { m.eager = eager }

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package heartbeat
+
+import (
+	"github.com/pgconmgr/pgconmgr/agent/mono"
+	"github.com/pgconmgr/pgconmgr/agent/wire"
+)
+
+// Receive takes a frame that the driver has parsed (and, with keys, proven to be
+// the peer's). Frames that do not belong here are counted and change nothing.
+func (m *Machine) Receive(now mono.Instant, f *wire.Frame, out *Output) {
+	valid := false
+	if !m.stopped {
+		switch f.Type {
+		case wire.TypeHello:
+			valid = m.onHello(now, f, out)
+		case wire.TypeWelcome:
+			valid = m.onWelcome(now, f, out)
+		case wire.TypeRefuse:
+			valid = m.onRefuse(now, f, out)
+		case wire.TypeBeat:
+			valid = m.fresh(f) && m.onBeat(now, f, out)
+		case wire.TypeBye:
+			valid = m.fresh(f) && m.onBye(now, f, out)
+		}
+	}
+	if valid {
+		m.stats.Received++
+	} else {
+		m.stats.Invalid++
+	}
+}
+
+// fresh reports whether f is of this session and newer than all before.
+func (m *Machine) fresh(f *wire.Frame) bool {
+	return m.link == linkOpen && f.Session == m.session && f.Seq > m.heardSeq
+}
+
+// count keeps the books of the peer's sequence.
+func (m *Machine) count(now mono.Instant, seq uint64) {
+	gap := seq - m.heardSeq - 1
+	m.lost += saturate(int64(gap))
+	m.stats.Lost += gap
+	m.received++
+	m.heardSeq, m.heardAt = seq, now
+}
+
+// onHello answers the repetition of the HELLO that made this session: the
+// WELCOME was lost.
+func (m *Machine) onHello(now mono.Instant, f *wire.Frame, out *Output) bool {
+	if m.cfg.Role != Passive || m.state != wire.StateInit || f.Hello.Nonce != m.nonce {
+		return false
+	}
+	m.heardSeq, m.heardAt = max(m.heardSeq, f.Seq), now
+	m.welcome(now, out)
+	m.beat(now, wire.FlagProbe, out)
+	return true
+}
+
+func (m *Machine) onWelcome(now mono.Instant, f *wire.Frame, out *Output) bool {
+	if m.link != linkShaking || f.Welcome.Echo != m.nonce || f.Session == 0 {
+		return false
+	}
+	m.link, m.session, m.first = linkOpen, f.Session, m.seq
+	m.heardSeq, m.heardAt, m.received = f.Seq, now, 1
+	m.nextBeat = now.Add(m.cfg.Interval)
+	m.heard(now, out)
+	if Armed(m.state) {
+		m.probe(now, out)
+	} else {
+		m.beat(now, wire.FlagProbe, out)
+	}
+	return true
+}
+
+func (m *Machine) onRefuse(now mono.Instant, f *wire.Frame, out *Output) bool {
+	if m.link != linkShaking || f.Refuse.Echo != m.nonce {
+		return false
+	}
+	refused := f.Refuse
+	out.Refused = &refused
+	m.fail(now, wire.ReasonRefused, out)
+	return true
+}
+
+func (m *Machine) onBeat(now mono.Instant, f *wire.Frame, out *Output) bool {
+	b := &f.Beat
+	if b.Ack >= m.seq {
+		return false // acknowledges what was never sent
+	}
+	m.count(now, f.Seq)
+	if b.Ack > 0 {
+		m.measure(now, b)
+	}
+	m.stats.PeerLost = b.Lost
+	if b.State == wire.StateDown {
+		m.onPeerDown(now, b.Reason, out)
+		return true
+	}
+	if b.Ack >= m.first {
+		m.onAcked(now, out)
+	}
+	m.heard(now, out)
+	m.learn(f, out)
+	if f.Flags&wire.FlagProbe != 0 {
+		m.answer(now, out)
+	}
+	return true
+}
+
+// onAcked notes that beats have passed both ways in this session.
+func (m *Machine) onAcked(now mono.Instant, out *Output) {
+	if m.acked {
+		return
+	}
+	m.acked, m.attemptUntil = true, mono.Never
+	if m.state == wire.StateInit {
+		m.become(now, wire.StateUp, wire.ReasonArmed, out)
+	}
+}
+
+// onPeerDown follows the peer that gave this session up. What was never proven
+// both ways, or was only replaced by a newer session, is a failed attempt.
+func (m *Machine) onPeerDown(now mono.Instant, why wire.Reason, out *Output) {
+	switch {
+	case !Armed(m.state) || !m.acked:
+		m.fail(now, wire.ReasonPeerDown, out)
+	case why == wire.ReasonReplaced && m.cfg.Role == Active:
+		m.drop(CloseReset, out)
+		m.retryAt = now.Add(m.retryAfter())
+		m.become(now, wire.StateLate, wire.ReasonReplaced, out)
+	default:
+		m.end(now, wire.ReasonPeerDown, CloseReset, out)
+	}
+}
+
+func (m *Machine) onBye(now mono.Instant, f *wire.Frame, out *Output) bool {
+	m.count(now, f.Seq)
+	m.lastValid = now
+	m.end(now, f.Bye.Kind.Reason(), CloseFlush, out)
+	return true
+}
+
+// learn keeps the instance state that an armed watchdog sends.
+func (m *Machine) learn(f *wire.Frame, out *Output) {
+	if m.cfg.Role != Active || f.Flags&wire.FlagState == 0 {
+		return
+	}
+	old := m.peer
+	m.peer = f.Beat.Instance
+	old.WAL = m.peer.WAL
+	if old != m.peer {
+		out.Instance = true
+	}
+}

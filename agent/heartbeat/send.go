@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package heartbeat
+
+import (
+	"math"
+	"time"
+
+	"github.com/pgconmgr/pgconmgr/agent/mono"
+	"github.com/pgconmgr/pgconmgr/agent/wire"
+)
+
+// send completes f's header and appends it to out.
+func (m *Machine) send(now mono.Instant, f wire.Frame, out *Output) {
+	f.Session, f.Seq = m.session, m.seq
+	m.sent[m.seq%sentRing] = now
+	m.seq++
+	m.stats.Sent++
+	out.Frames = append(out.Frames, f)
+}
+
+func (m *Machine) hello(now mono.Instant, out *Output) {
+	m.helloAt = now.Add(m.cfg.Interval)
+	m.send(now, wire.Frame{
+		Header: wire.Header{Type: wire.TypeHello},
+		Hello: wire.Hello{
+			Conmgr: m.cfg.Self, Nonce: m.nonce,
+			IntervalMS: millis(m.cfg.Interval), TimeoutMS: millis(m.cfg.Timeout),
+			Incarnation: m.cfg.Incarnation, Resumes: m.previous,
+		},
+	}, out)
+}
+
+func (m *Machine) welcome(now mono.Instant, out *Output) {
+	m.send(now, wire.Frame{
+		Header: wire.Header{Type: wire.TypeWelcome},
+		Welcome: wire.Welcome{
+			Watchdog: m.cfg.Self, Incarnation: m.cfg.Incarnation, Echo: m.nonce,
+			IntervalMS: millis(m.cfg.Interval), TimeoutMS: millis(m.cfg.Timeout),
+		},
+	}, out)
+}
+
+// beat sends one heartbeat. The instance state goes along only once the session
+// is armed: nobody learns it by a HELLO alone.
+func (m *Machine) beat(now mono.Instant, flags wire.Flags, out *Output) {
+	if m.link != linkOpen {
+		return
+	}
+	f := wire.Frame{
+		Header: wire.Header{Type: wire.TypeBeat, Flags: flags},
+		Beat: wire.Beat{
+			Ack: m.heardSeq, AckDelayUS: micros(now.Sub(m.heardAt)),
+			Lost: m.lost, Received: m.received, State: m.state, Reason: m.why,
+		},
+	}
+	if m.cfg.Instance != nil && Armed(m.state) {
+		f.Flags |= wire.FlagState
+		f.Beat.Instance = *m.cfg.Instance
+	}
+	m.send(now, f, out)
+}
+
+func millis(d time.Duration) uint32 { return saturate(d.Milliseconds()) }
+
+func micros(d time.Duration) uint32 { return saturate(d.Microseconds()) }
+
+func saturate(v int64) uint32 { return uint32(min(max(v, 0), math.MaxUint32)) }

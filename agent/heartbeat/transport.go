@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package heartbeat
+
+import (
+	"time"
+
+	"github.com/pgconmgr/pgconmgr/agent/mono"
+	"github.com/pgconmgr/pgconmgr/agent/wire"
+)
+
+// dial asks the driver for a transport.
+func (m *Machine) dial(now mono.Instant, out *Output) {
+	m.link = linkDialing
+	m.attemptUntil = now.Add(m.cfg.ConnectTimeout)
+	out.Dial = true
+	if m.state == wire.StateDown {
+		m.become(now, wire.StateInit, wire.ReasonOpened, out)
+	}
+}
+
+// Connected tells an Active machine that the transport it asked for stands.
+func (m *Machine) Connected(now mono.Instant, out *Output) {
+	if m.link != linkDialing {
+		return
+	}
+	m.link = linkShaking
+	m.nonce = m.cfg.Nonce()
+	m.seq, m.heardSeq, m.received, m.lost = 1, 0, 0, 0
+	m.hello(now, out)
+}
+
+// Broken tells the machine that its transport ended without a BYE, or that a
+// dial failed. The driver has closed it already.
+func (m *Machine) Broken(now mono.Instant, out *Output) {
+	if m.link == linkNone || m.stopped {
+		return
+	}
+	wasOpen := m.link == linkOpen && m.acked
+	m.link = linkNone
+	switch {
+	case m.cfg.Role == Passive || !Armed(m.state):
+		m.end(now, wire.ReasonDisconnect, CloseNone, out)
+	case wasOpen:
+		m.drop(CloseNone, out)
+		m.retryAt = now
+		if m.state == wire.StateUp {
+			m.become(now, wire.StateLate, wire.ReasonDisconnect, out)
+		}
+	default:
+		m.fail(now, wire.ReasonDisconnect, out)
+	}
+}
+
+// Stop leaves on purpose: BYE if there is a session, then nothing more.
+func (m *Machine) Stop(now mono.Instant, kind wire.ByeKind, out *Output) {
+	if m.stopped {
+		return
+	}
+	how := CloseReset
+	if m.link == linkOpen {
+		m.send(now, wire.Frame{Header: wire.Header{Type: wire.TypeBye}, Bye: wire.Bye{Kind: kind}}, out)
+		how = CloseFlush
+	}
+	from := m.state
+	m.state, m.why = wire.StateDown, kind.Reason()
+	if from != wire.StateDown {
+		out.Changes = append(out.Changes, m.change(now, from, wire.StateDown, m.why))
+	}
+	m.drop(how, out)
+	m.stopped = true
+}
+
+// Replace ends a Passive session because a newer one of the same conmgr is
+// armed. It is no verdict about the client.
+func (m *Machine) Replace(now mono.Instant, out *Output) {
+	if !m.stopped {
+		m.end(now, wire.ReasonReplaced, CloseReset, out)
+	}
+}
+
+// Paused tells the machine that the driver ran late by that much: its process
+// or machine stood still. More than a quarter of the timeout means that this
+// silence judges nobody.
+func (m *Machine) Paused(now mono.Instant, late time.Duration, out *Output) {
+	if m.stopped || late <= m.cfg.Timeout/4 {
+		return
+	}
+	if m.link != linkNone && m.attemptUntil != mono.Never {
+		m.attemptUntil = now.Add(m.cfg.ConnectTimeout)
+	}
+	if !Armed(m.state) {
+		return
+	}
+	m.stats.Pauses++
+	m.deadline = now.Add(m.cfg.Timeout)
+	m.pauseGuard = m.deadline
+	m.become(now, wire.StateSuspect, wire.ReasonOwnPause, out)
+}
+
+// Push sends the instance state at once because it has changed. Passive only.
+func (m *Machine) Push(now mono.Instant, out *Output) {
+	if Armed(m.state) && m.link == linkOpen {
+		m.beat(now, 0, out)
+	}
+}
