@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package peer
+
+import (
+	"github.com/pgconmgr/pgconmgr/agent/heartbeat"
+	"github.com/pgconmgr/pgconmgr/agent/mono"
+)
+
+// weighFuses holds the verdicts of a listener's silent sessions when too many of
+// them would die within one interval. It walks over the sessions only while
+// enough of them are silent.
+func (l *Loop) weighFuses(now mono.Instant) {
+	for _, ln := range l.listeners {
+		if heartbeat.FuseBlows(ln.armed, ln.silent) && ln.verdictDue(now) {
+			ln.weighFuse(now)
+		}
+	}
+}
+
+func (ln *Listener) verdictDue(now mono.Instant) bool {
+	for s := range ln.sessions {
+		if !s.m.Deadline().After(now) {
+			return true
+		}
+	}
+	return false
+}
+
+func (ln *Listener) weighFuse(now mono.Instant) {
+	armed := 0
+	var dying []*Session
+	for s := range ln.sessions {
+		if heartbeat.Armed(s.m.State()) {
+			armed++
+		}
+		if s.m.Dying(now) {
+			dying = append(dying, s)
+		}
+	}
+	if !heartbeat.FuseBlows(armed, len(dying)) {
+		return
+	}
+	ln.loop.log.Warn("fuse: too many sessions would end at once, holding the verdicts for one more timeout",
+		"silent", len(dying), "armed", armed)
+	for _, s := range dying {
+		s.step(func(out *heartbeat.Output) { s.m.Hold(now, out) })
+	}
+}

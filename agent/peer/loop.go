@@ -1,0 +1,333 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pgconmgr/pgconmgr/agent/heartbeat"
+	"github.com/pgconmgr/pgconmgr/agent/mono"
+	"github.com/pgconmgr/pgconmgr/agent/mono/clock"
+)
+
+// eventBatch is how many ready sockets one epoll_wait returns at most.
+const eventBatch = 256
+
+// source is a descriptor in the epoll set.
+type source interface {
+	// ready handles the events; it reads a readable socket to its end.
+	ready(events uint32)
+}
+
+// registered is a source with the generation of its descriptor number, so that
+// an event for a descriptor closed in this very batch cannot reach its successor.
+type registered struct {
+	src source
+	gen int32
+}
+
+// Loop runs all heartbeat sessions of one daemon. Create it with [NewLoop].
+type Loop struct {
+	log    *slog.Logger
+	epoll  int
+	wake   int // eventfd
+	timer  int // timerfd, CLOCK_BOOTTIME
+	now    mono.Instant
+	due    mono.Instant // what the timerfd is set to
+	gen    int32
+	fds    []registered // by descriptor
+	events []unix.EpollEvent
+	timers timerHeap
+	rbuf   []byte
+	wbuf   []byte
+	outs   []*heartbeat.Output // free ones
+
+	sessions  map[*Session]struct{}
+	least     time.Duration // shortest timeout of all sessions, or less
+	stale     bool          // a session has left: least may be too short
+	listeners []*Listener
+	stall     *Timer
+
+	mu     sync.Mutex // guards the following
+	posted []func()
+	closed bool
+}
+
+// NewLoop opens the loop's own descriptors. A nil log discards.
+func NewLoop(log *slog.Logger) (*Loop, error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	l := &Loop{
+		log: log, epoll: -1, wake: -1, timer: -1,
+		now: clock.Now(), due: mono.Never,
+		events: make([]unix.EpollEvent, eventBatch),
+		rbuf:   make([]byte, 64<<10), wbuf: make([]byte, 0, 4<<10),
+		sessions: map[*Session]struct{}{}, least: forever,
+	}
+	if err := l.open(); err != nil {
+		l.close()
+		return nil, err
+	}
+	l.stall = l.NewTimer(func() { l.watchStall() })
+	return l, nil
+}
+
+func (l *Loop) open() (err error) {
+	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return fmt.Errorf("create epoll set: %w", err)
+	}
+	if l.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return fmt.Errorf("create eventfd: %w", err)
+	}
+	if l.timer, err = unix.TimerfdCreate(unix.CLOCK_BOOTTIME, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK); err != nil {
+		return fmt.Errorf("create timerfd on the boot-time clock: %w", err)
+	}
+	if err = l.add(l.wake, counter(l.wake), unix.EPOLLIN); err != nil {
+		return err
+	}
+	return l.add(l.timer, counter(l.timer), unix.EPOLLIN)
+}
+
+// counter is an eventfd or timerfd: reading resets it.
+type counter int
+
+func (c counter) ready(uint32) {
+	var b [8]byte
+	_, _ = unix.Read(int(c), b[:])
+}
+
+// Run runs the loop until ctx ends, then closes every socket without a word to
+// the peers; call Session.Stop or Listener.StopAll before for a BYE.
+func (l *Loop) Run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { l.Do(func() {}) })
+	defer stop()
+	defer l.close()
+	for ctx.Err() == nil {
+		if err := l.pass(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Do runs fn on the loop goroutine in its next pass. It may be called from any
+// goroutine and never blocks. After Run has ended fn is dropped.
+func (l *Loop) Do(fn func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return
+	}
+	l.posted = append(l.posted, fn)
+	if len(l.posted) == 1 {
+		_, _ = unix.Write(l.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	}
+}
+
+// Now returns the instant by which the present pass judges.
+func (l *Loop) Now() mono.Instant { return l.now }
+
+func (l *Loop) pass() error {
+	n, err := l.wait(-1)
+	if err != nil {
+		return err
+	}
+	start := clock.Now()
+	l.now = start
+	l.noteLateness(start)
+	for {
+		l.dispatch(n)
+		if n, err = l.wait(0); err != nil {
+			return err
+		}
+		if n < len(l.events) {
+			l.dispatch(n)
+			break
+		}
+	}
+	l.runPosted()
+	l.now = start
+	l.expire(start)
+	return l.arm()
+}
+
+func (l *Loop) wait(ms int) (int, error) {
+	n, err := unix.EpollWait(l.epoll, l.events, ms)
+	if errors.Is(err, unix.EINTR) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("epoll_wait: %w", err)
+	}
+	return n, nil
+}
+
+func (l *Loop) dispatch(n int) {
+	for _, ev := range l.events[:n] {
+		if fd := int(ev.Fd); fd < len(l.fds) && l.fds[fd].src != nil && l.fds[fd].gen == ev.Pad {
+			l.now = clock.Now()
+			l.fds[fd].src.ready(ev.Events)
+		}
+	}
+}
+
+func (l *Loop) runPosted() {
+	l.mu.Lock()
+	fns := l.posted
+	l.posted = nil
+	l.mu.Unlock()
+	l.now = clock.Now()
+	for _, fn := range fns {
+		fn()
+	}
+}
+
+// expire fires all timers that are due at now. A fired timer that is set anew to
+// an instant not after now waits for the next pass, so no timer can starve the
+// sockets.
+func (l *Loop) expire(now mono.Instant) {
+	l.weighFuses(now)
+	for range len(l.timers) {
+		t := l.timers.first()
+		if t == nil || t.at.After(now) {
+			return
+		}
+		l.timers.remove(t)
+		t.fire()
+	}
+}
+
+// arm sets the timerfd to the earliest timer.
+func (l *Loop) arm() error {
+	due := mono.Never
+	if t := l.timers.first(); t != nil {
+		due = t.at
+	}
+	if due == l.due && due.After(clock.Now()) {
+		return nil
+	}
+	l.due = due
+	var spec unix.ItimerSpec
+	if due != mono.Never {
+		spec.Value = unix.NsecToTimespec(max(int64(due), 1))
+	}
+	if err := unix.TimerfdSettime(l.timer, unix.TFD_TIMER_ABSTIME, &spec, nil); err != nil {
+		return fmt.Errorf("set timerfd: %w", err)
+	}
+	return nil
+}
+
+// noteLateness tells the sessions by how much this pass is late. The stall timer
+// sees to it that a timer is never further away than an eighth of the shortest
+// timeout, so that a pause cannot hide between two distant timers.
+func (l *Loop) noteLateness(now mono.Instant) {
+	if l.due == mono.Never || !now.After(l.due) {
+		return
+	}
+	late := now.Sub(l.due)
+	if late <= l.least/4 {
+		return
+	}
+	for s := range l.sessions {
+		s.step(func(out *heartbeat.Output) { s.m.Paused(now, late, out) })
+	}
+}
+
+// forever is the shortest timeout of no sessions.
+const forever = time.Duration(math.MaxInt64)
+
+// stallLeast bounds how often the stall timer wakes an idle loop.
+const stallLeast = 5 * time.Millisecond
+
+// watchStall keeps a timer near while there are sessions.
+func (l *Loop) watchStall() {
+	if l.stale {
+		l.least, l.stale = forever, false
+		for s := range l.sessions {
+			l.least = min(l.least, s.timeout)
+		}
+	}
+	if len(l.sessions) > 0 {
+		l.stall.Set(l.now.Add(max(l.least/8, stallLeast)))
+	}
+}
+
+// join and drop keep the set of sessions.
+func (l *Loop) join(s *Session) {
+	l.sessions[s] = struct{}{}
+	l.least = min(l.least, s.timeout)
+	l.watchStall()
+}
+
+// drop forgets a session that has ended for good.
+func (l *Loop) drop(s *Session) {
+	s.timer.Stop()
+	delete(l.sessions, s)
+	l.stale = true
+}
+
+func (l *Loop) add(fd int, src source, events uint32) error {
+	l.gen++
+	for fd >= len(l.fds) {
+		l.fds = append(l.fds, registered{})
+	}
+	l.fds[fd] = registered{src: src, gen: l.gen}
+	ev := unix.EpollEvent{Events: events, Fd: int32(fd), Pad: l.gen}
+	if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
+		return fmt.Errorf("add descriptor to epoll set: %w", err)
+	}
+	return nil
+}
+
+func (l *Loop) modify(fd int, events uint32) {
+	ev := unix.EpollEvent{Events: events, Fd: int32(fd), Pad: l.fds[fd].gen}
+	_ = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_MOD, fd, &ev)
+}
+
+// closeFD closes a descriptor of the set; the kernel takes it out of the set.
+func (l *Loop) closeFD(fd int) {
+	l.fds[fd] = registered{}
+	_ = unix.Close(fd)
+}
+
+func (l *Loop) close() {
+	l.mu.Lock()
+	l.closed, l.posted = true, nil
+	l.mu.Unlock()
+	for fd, r := range l.fds {
+		if r.src != nil {
+			l.closeFD(fd)
+		}
+	}
+	for _, ln := range l.listeners {
+		ln.closeSpare()
+	}
+	if l.epoll >= 0 {
+		_ = unix.Close(l.epoll)
+	}
+}
+
+// output borrows an Output; handlers may cause further machine calls while one
+// is being carried out, so there can be several.
+func (l *Loop) output() *heartbeat.Output {
+	if n := len(l.outs); n > 0 {
+		out := l.outs[n-1]
+		l.outs = l.outs[:n-1]
+		return out
+	}
+	return new(heartbeat.Output)
+}
+
+func (l *Loop) release(out *heartbeat.Output) {
+	out.Reset()
+	l.outs = append(l.outs, out)
+}

@@ -1,0 +1,545 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package peer
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pgconmgr/pgconmgr/agent/heartbeat"
+	"github.com/pgconmgr/pgconmgr/agent/mono/clock"
+	"github.com/pgconmgr/pgconmgr/agent/wire"
+)
+
+// eventually polls for a fact; the limit is generous because it decides nothing.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
+		if ok() {
+			return
+		}
+		poll := time.NewTimer(2 * time.Millisecond)
+		<-poll.C
+	}
+	t.Fatalf("not seen within 20 s: %s", what)
+}
+
+// startLoop runs a loop until the test ends.
+func startLoop(t *testing.T) *Loop {
+	t.Helper()
+	l, err := NewLoop(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := l.Run(ctx); err != nil {
+			t.Errorf("loop: %v", err)
+		}
+	})
+	t.Cleanup(func() { cancel(); wg.Wait() })
+	return l
+}
+
+// on runs fn on the loop and waits for it.
+func on[T any](l *Loop, fn func() T) T {
+	done := make(chan T, 1)
+	l.Do(func() { done <- fn() })
+	return <-done
+}
+
+// recorder is a Handler and an Acceptor that writes down what it is told.
+type recorder struct {
+	mu      sync.Mutex
+	changes []heartbeat.Change
+	told    []wire.Instance
+	refused []wire.Refuse
+	broken  []error
+	admit   func(*wire.Hello, Counts) Admission
+	greet   func(netip.AddrPort) bool
+}
+
+func (r *recorder) Changed(_ *Session, c heartbeat.Change) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.changes = append(r.changes, c)
+}
+
+func (r *recorder) Told(s *Session) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.told = append(r.told, s.Machine().Instance())
+}
+
+func (r *recorder) Refused(_ *Session, f wire.Refuse) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.refused = append(r.refused, f)
+}
+
+func (r *recorder) Broken(_ *Session, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.broken = append(r.broken, err)
+}
+
+func (r *recorder) Greet(a netip.AddrPort) bool { return r.greet == nil || r.greet(a) }
+
+func (r *recorder) Admit(_ netip.AddrPort, h *wire.Hello, c Counts) Admission {
+	if r.admit == nil {
+		return Admission{}
+	}
+	return r.admit(h, c)
+}
+
+// saw reports whether the last change is to the state for the reason, and
+// returns it.
+func (r *recorder) saw(to wire.State, why wire.Reason) (heartbeat.Change, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range r.changes {
+		if c.To == to && c.Reason == why {
+			return c, true
+		}
+	}
+	return heartbeat.Change{}, false
+}
+
+func (r *recorder) count(to wire.State) (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range r.changes {
+		if c.To == to {
+			n++
+		}
+	}
+	return n
+}
+
+const (
+	testInterval = 50 * time.Millisecond
+	testTimeout  = 400 * time.Millisecond
+)
+
+func activeConfig(id byte) heartbeat.Config {
+	var n byte
+	return heartbeat.Config{
+		Interval: testInterval, Timeout: testTimeout,
+		ConnectInterval: 50 * time.Millisecond, ConnectTimeout: 2 * time.Second,
+		Self: wire.ID{id}, Nonce: func() wire.ID { n++; return wire.ID{id, n} },
+	}
+}
+
+// serve starts a watchdog end on a loopback port.
+func serve(t *testing.T, l *Loop, r *recorder) (*Listener, netip.AddrPort) {
+	t.Helper()
+	type result struct {
+		ln  *Listener
+		err error
+	}
+	var next uint64
+	res := on(l, func() result {
+		ln := l.Listen(ListenConfig{
+			Self: wire.ID{9}, HandshakeTimeout: 2 * time.Second, HalfOpen: 8,
+			NewSession: func() uint64 { next++; return next },
+		}, r)
+		return result{ln, ln.Add(netip.MustParseAddrPort("127.0.0.1:0"))}
+	})
+	if res.err != nil {
+		t.Fatal(res.err)
+	}
+	return res.ln, res.ln.Addrs()[0]
+}
+
+func dial(l *Loop, addr netip.AddrPort, id byte, r *recorder) *Session {
+	return on(l, func() *Session { return l.Dial(activeConfig(id), addr, r) })
+}
+
+func TestSessionArmsAndCarriesState(t *testing.T) {
+	l := startLoop(t)
+	var dog, man recorder
+	ln, addr := serve(t, l, &dog)
+	state := wire.Instance{Attribute: wire.AttributeStandby, Status: wire.StatusUp, SystemID: 7, Generation: 1}
+	l.Do(func() { ln.SetInstance(state) })
+	dial(l, addr, 1, &man)
+	eventually(t, "both ends armed", func() bool {
+		_, a := man.saw(wire.StateUp, wire.ReasonArmed)
+		_, b := dog.saw(wire.StateUp, wire.ReasonArmed)
+		return a && b
+	})
+	promoted := state
+	promoted.Attribute, promoted.Generation = wire.AttributePrimary, 2
+	l.Do(func() { ln.SetInstance(promoted) })
+	eventually(t, "the pushed state", func() bool {
+		man.mu.Lock()
+		defer man.mu.Unlock()
+		return len(man.told) > 0 && man.told[len(man.told)-1] == promoted
+	})
+}
+
+func TestSilenceIsJudgedOnTime(t *testing.T) {
+	// The watchdog end runs on a loop of its own, which is then held: its
+	// kernel still acknowledges, its process is silent.
+	dogLoop, manLoop := startLoop(t), startLoop(t)
+	var dog, man recorder
+	_, addr := serve(t, dogLoop, &dog)
+	s := dial(manLoop, addr, 1, &man)
+	eventually(t, "armed", func() bool { _, ok := man.saw(wire.StateUp, wire.ReasonArmed); return ok })
+
+	release := make(chan struct{})
+	dogLoop.Do(func() { <-release })
+	eventually(t, "the verdict", func() bool { _, ok := man.saw(wire.StateDown, wire.ReasonTimeout); return ok })
+	life := on(manLoop, s.KernelLife)
+	close(release)
+
+	c, _ := man.saw(wire.StateDown, wire.ReasonTimeout)
+	if c.Silence < testTimeout {
+		t.Errorf("verdict after %v of silence, want at least %v", c.Silence, testTimeout)
+	}
+	if !life.After(c.LastValid) {
+		t.Errorf("kernel heard at %d, want after the last frame at %d: the host lives", life, c.LastValid)
+	}
+	eventually(t, "a new session", func() bool { return man.count(wire.StateUp) >= 2 })
+	// The held end was told or cut off while it stood still itself: whatever
+	// ended its session, it must not blame the client alone.
+	dog.mu.Lock()
+	defer dog.mu.Unlock()
+	for _, c := range dog.changes {
+		if c.Verdict() && c.Reason != wire.ReasonReplaced && !c.OwnPause {
+			t.Errorf("verdict %v without the mark of the own pause", c)
+		}
+	}
+}
+
+func TestTellsDownBeforeReset(t *testing.T) {
+	// A conmgr that heard nothing gives up: its watchdog hears "down", not only
+	// a broken connection. The watchdog's frames are swallowed by a proxy.
+	l := startLoop(t)
+	var dog, man recorder
+	_, addr := serve(t, l, &dog)
+	proxy := newProxy(t, addr)
+	dial(l, proxy.addr, 1, &man)
+	eventually(t, "armed", func() bool { _, ok := dog.saw(wire.StateUp, wire.ReasonArmed); return ok })
+	proxy.deafen()
+	eventually(t, "the told end", func() bool { _, ok := dog.saw(wire.StateDown, wire.ReasonPeerDown); return ok })
+}
+
+func TestAgentRestartIsNoVerdict(t *testing.T) {
+	manLoop, dogLoop := startLoop(t), startLoop(t)
+	var dog, man recorder
+	ln, addr := serve(t, dogLoop, &dog)
+	dial(manLoop, addr, 1, &man)
+	eventually(t, "armed", func() bool { _, ok := man.saw(wire.StateUp, wire.ReasonArmed); return ok })
+
+	// Sockets closed without a word, as the kernel does for a killed process.
+	err := on(dogLoop, func() error {
+		for s := range ln.sessions {
+			s.stream.close(true)
+			s.stream = nil
+		}
+		for _, k := range ln.socks {
+			dogLoop.closeFD(k.fd)
+		}
+		ln.socks = nil
+		return ln.Add(addr)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "late by disconnect", func() bool { _, ok := man.saw(wire.StateLate, wire.ReasonDisconnect); return ok })
+	eventually(t, "heard again", func() bool { _, ok := man.saw(wire.StateUp, wire.ReasonHeard); return ok })
+	if n := man.count(wire.StateDown); n != 0 {
+		t.Errorf("%d verdicts, want none", n)
+	}
+}
+
+func TestRefusalIsTold(t *testing.T) {
+	l := startLoop(t)
+	var man recorder
+	dog := recorder{admit: func(*wire.Hello, Counts) Admission {
+		return Admission{Code: wire.CodeFull, Limit: 3}
+	}}
+	_, addr := serve(t, l, &dog)
+	dial(l, addr, 1, &man)
+	eventually(t, "the refusal", func() bool {
+		man.mu.Lock()
+		defer man.mu.Unlock()
+		return len(man.refused) > 0 && man.refused[0].Code == wire.CodeFull && man.refused[0].Limit == 3
+	})
+	if n := dog.count(wire.StateUp); n != 0 {
+		t.Errorf("%d sessions armed, want none", n)
+	}
+}
+
+func TestByeIsHeard(t *testing.T) {
+	l := startLoop(t)
+	var dog, man recorder
+	_, addr := serve(t, l, &dog)
+	s := dial(l, addr, 1, &man)
+	eventually(t, "armed", func() bool { _, ok := dog.saw(wire.StateUp, wire.ReasonArmed); return ok })
+	l.Do(func() { s.Stop(wire.ByeLeave) })
+	eventually(t, "the BYE", func() bool { _, ok := dog.saw(wire.StateDown, wire.ReasonLeave); return ok })
+}
+
+func TestNewerSessionReplacesOlder(t *testing.T) {
+	l := startLoop(t)
+	var dog, first, second recorder
+	ln, addr := serve(t, l, &dog)
+	s := dial(l, addr, 1, &first)
+	eventually(t, "the first armed", func() bool { _, ok := first.saw(wire.StateUp, wire.ReasonArmed); return ok })
+	l.Do(func() { s.stream.owner = mute{}; s.timer.Stop() }) // its host vanished
+	dial(l, addr, 1, &second)
+	eventually(t, "replaced", func() bool { _, ok := dog.saw(wire.StateDown, wire.ReasonReplaced); return ok })
+	if n := on(l, func() int { return ln.armed }); n != 1 {
+		t.Errorf("%d sessions armed, want 1", n)
+	}
+}
+
+// mute is the owner of a connection whose host vanished.
+type mute struct{}
+
+func (mute) connected(*stream)                 {}
+func (mute) frame(*stream, *wire.Frame, error) {}
+func (mute) broken(*stream, error)             {}
+
+func TestOtherVersionIsAnsweredAndTold(t *testing.T) {
+	l := startLoop(t)
+	var dog, man recorder
+	_, addr := serve(t, l, &dog)
+
+	// A client of a future version is refused with the version we speak.
+	conn, err := net.Dial("tcp", addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	hello := wire.AppendPrefixed(nil, &wire.Frame{Header: wire.Header{Type: wire.TypeHello}})
+	hello[wire.PrefixSize+2] = 2
+	if _, err := conn.Write(hello); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := io.ReadAll(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, _, err := wire.Split(answer)
+	var f wire.Frame
+	if err != nil || wire.Parse(raw, &f) != nil || f.Type != wire.TypeRefuse || f.Refuse.Code != wire.CodeVersion || f.Refuse.Limit != 1 {
+		t.Errorf("answer %x, want REFUSE with the version 1", answer)
+	}
+
+	// A watchdog of a future version is told to the handler.
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go answerInVersion2(ln)
+	dial(l, netip.MustParseAddrPort(ln.Addr().String()), 1, &man)
+	eventually(t, "the version mismatch", func() bool {
+		man.mu.Lock()
+		defer man.mu.Unlock()
+		return len(man.refused) > 0 && man.refused[0].Code == wire.CodeVersion
+	})
+}
+
+func answerInVersion2(ln net.Listener) {
+	for {
+		conn, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		b := wire.AppendPrefixed(nil, &wire.Frame{Header: wire.Header{Type: wire.TypeWelcome}})
+		b[wire.PrefixSize+2] = 2
+		_, _ = conn.Write(b)
+	}
+}
+
+func TestStrangersDoNotDisturb(t *testing.T) {
+	l := startLoop(t)
+	var dog, man recorder
+	ln, addr := serve(t, l, &dog)
+	dial(l, addr, 1, &man)
+	eventually(t, "armed", func() bool { _, ok := man.saw(wire.StateUp, wire.ReasonArmed); return ok })
+	for _, junk := range [][]byte{
+		[]byte("GET / HTTP/1.0\r\n\r\n"),
+		make([]byte, 4096),
+		{0, 40, 1, 2, 3},
+		{255, 255, 0, 0},
+		wire.AppendPrefixed(nil, &wire.Frame{Header: wire.Header{Type: wire.TypeBeat, Session: 1, Seq: 99}}),
+	} {
+		conn, err := net.Dial("tcp", addr.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Write(junk); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+	}
+	// More half-open connections than are kept: the oldest are closed.
+	var idle []net.Conn
+	for range 20 {
+		conn, err := net.Dial("tcp", addr.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		idle = append(idle, conn)
+		t.Cleanup(func() { conn.Close() })
+	}
+	if _, err := idle[0].Read(make([]byte, 1)); err == nil {
+		t.Error("the oldest half-open connection is still open")
+	}
+	eventually(t, "the bound", func() bool { return on(l, func() int { return len(ln.half) }) <= 8 })
+	if n := man.count(wire.StateDown); n != 0 {
+		t.Errorf("the healthy session got %d verdicts", n)
+	}
+}
+
+func TestReaderThatNeverReads(t *testing.T) {
+	// Fill the socket of one session; the loop must go on for the other.
+	l := startLoop(t)
+	var dog, man recorder
+	ln, addr := serve(t, l, &dog)
+	conn, err := net.Dial("tcp", addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	hello := wire.Frame{Header: wire.Header{Type: wire.TypeHello, Seq: 1},
+		Hello: wire.Hello{Conmgr: wire.ID{5}, IntervalMS: 50, TimeoutMS: 600_000}}
+	if _, err := conn.Write(wire.AppendPrefixed(nil, &hello)); err != nil {
+		t.Fatal(err)
+	}
+	stuck := func() *Session {
+		for s := range ln.sessions {
+			if s.conmgr == (wire.ID{5}) {
+				return s
+			}
+		}
+		return nil
+	}
+	eventually(t, "the session", func() bool { return on(l, stuck) != nil })
+	frames := []wire.Frame{{Header: wire.Header{Type: wire.TypeBeat}}}
+	eventually(t, "a full socket", func() bool {
+		return on(l, func() bool {
+			s := stuck()
+			for range 1000 {
+				s.stream.send(frames)
+			}
+			return s.stream.dropped > 1000 && len(s.stream.pending) <= maxPending
+		})
+	})
+	dial(l, addr, 1, &man)
+	eventually(t, "the other session armed", func() bool { _, ok := man.saw(wire.StateUp, wire.ReasonArmed); return ok })
+}
+
+func TestFuseHoldsThenActs(t *testing.T) {
+	dogLoop, manLoop := startLoop(t), startLoop(t)
+	var dog recorder
+	_, addr := serve(t, dogLoop, &dog)
+	men := make([]recorder, 4)
+	sessions := make([]*Session, 4)
+	for i := range men {
+		sessions[i] = dial(manLoop, addr, byte(i+1), &men[i])
+	}
+	eventually(t, "all armed", func() bool { return dog.count(wire.StateUp) == 4 })
+	// All four hosts vanish at once: nothing comes any more, no connection breaks.
+	manLoop.Do(func() {
+		for _, s := range sessions {
+			s.timer.Stop()
+			s.stream.owner = mute{}
+		}
+	})
+	eventually(t, "four verdicts", func() bool { return dog.count(wire.StateDown) == 4 })
+	dog.mu.Lock()
+	defer dog.mu.Unlock()
+	for _, c := range dog.changes {
+		if c.To == wire.StateDown && c.Silence < 2*testTimeout {
+			t.Errorf("verdict after %v, want it held to %v by the fuse", c.Silence, 2*testTimeout)
+		}
+	}
+}
+
+func TestOwnPauseAccusesNobody(t *testing.T) {
+	dogLoop, manLoop := startLoop(t), startLoop(t)
+	var dog, man recorder
+	_, addr := serve(t, dogLoop, &dog)
+	dial(manLoop, addr, 1, &man)
+	eventually(t, "armed", func() bool { _, ok := man.saw(wire.StateUp, wire.ReasonArmed); return ok })
+	// Hold conmgr's loop for half a timeout: the watchdog does not mind yet.
+	start := clock.Now()
+	manLoop.Do(func() {
+		ts := unix.NsecToTimespec(int64(testTimeout * 6 / 10))
+		for errors.Is(unix.Nanosleep(&ts, &ts), unix.EINTR) {
+		}
+	})
+	eventually(t, "suspect by own pause, then up", func() bool {
+		a, ok := man.saw(wire.StateSuspect, wire.ReasonOwnPause)
+		b, back := man.saw(wire.StateUp, wire.ReasonHeard)
+		return ok && back && a.At.After(start) && b.At.After(a.At)
+	})
+	if n := man.count(wire.StateDown); n != 0 {
+		t.Errorf("%d verdicts, want none", n)
+	}
+}
+
+// proxy forwards one connection and can stop forwarding one way.
+type proxy struct {
+	addr netip.AddrPort
+	deaf chan struct{}
+}
+
+func newProxy(t *testing.T, to netip.AddrPort) *proxy {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{addr: netip.MustParseAddrPort(ln.Addr().String()), deaf: make(chan struct{})}
+	var wg sync.WaitGroup
+	t.Cleanup(wg.Wait)
+	t.Cleanup(func() { ln.Close() })
+	wg.Go(func() {
+		conn, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		up, err := net.Dial("tcp", to.String())
+		if err != nil {
+			return
+		}
+		defer up.Close()
+		wg.Go(func() { p.swallow(conn, up) })
+		_, _ = io.Copy(up, conn)
+	})
+	return p
+}
+
+// swallow forwards from up to conn until deafened, then reads and drops.
+func (p *proxy) swallow(conn, up net.Conn) {
+	buf := make([]byte, 4096)
+	for {
+		n, err := up.Read(buf)
+		if err != nil {
+			return
+		}
+		select {
+		case <-p.deaf:
+		default:
+			_, _ = conn.Write(buf[:n])
+		}
+	}
+}
+
+func (p *proxy) deafen() { close(p.deaf) }

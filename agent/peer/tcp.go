@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package peer
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pgconmgr/pgconmgr/agent/mono"
+	"github.com/pgconmgr/pgconmgr/agent/mono/clock"
+	"github.com/pgconmgr/pgconmgr/agent/wire"
+)
+
+// maxPending bounds what waits for a peer that does not read: a frame cut in two
+// by a full socket, and a BYE behind it.
+const maxPending = 2 * (wire.MaxFrame + wire.PrefixSize)
+
+// readBudget bounds what one peer may make one pass read, in bytes.
+const readBudget = 64 << 10
+
+// owner is who a stream reports to. After broken the stream is closed.
+type owner interface {
+	connected(*stream)
+	frame(*stream, *wire.Frame, error)
+	broken(*stream, error)
+}
+
+// stream is one non-blocking TCP connection that carries frames.
+type stream struct {
+	loop       *Loop
+	owner      owner
+	fd         int // -1 once closed
+	connecting bool
+	remote     netip.AddrPort
+	local      netip.AddrPort
+	partial    []byte       // start of a frame whose rest has not come
+	pending    []byte       // rest of what did not fit into the socket
+	finish     bool         // close once pending is out
+	life       mono.Instant // of the peer's kernel when the connection broke
+	dropped    uint64       // frames not sent because the peer does not read
+}
+
+// connect starts a connection; owner.connected or owner.broken follows.
+func (l *Loop) connect(to netip.AddrPort, timeout time.Duration, o owner) (*stream, error) {
+	family := unix.AF_INET6
+	if to.Addr().Is4() {
+		family = unix.AF_INET
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	if err != nil {
+		return nil, fmt.Errorf("create TCP socket: %w", err)
+	}
+	s := &stream{loop: l, owner: o, fd: fd, connecting: true, remote: to}
+	setTCP(fd, timeout)
+	if err := unix.Connect(fd, sockaddr(to)); err != nil && err != unix.EINPROGRESS {
+		_ = unix.Close(fd)
+		return nil, fmt.Errorf("connect to %s: %w", to, err)
+	}
+	if err := l.add(fd, s, unix.EPOLLOUT); err != nil {
+		_ = unix.Close(fd)
+		return nil, err
+	}
+	return s, nil
+}
+
+// adopt takes over an accepted connection.
+func (l *Loop) adopt(fd int, remote netip.AddrPort, o owner) (*stream, error) {
+	s := &stream{loop: l, owner: o, fd: fd, remote: remote, local: localAddr(fd)}
+	if err := l.add(fd, s, unix.EPOLLIN|unix.EPOLLRDHUP); err != nil {
+		_ = unix.Close(fd)
+		return nil, err
+	}
+	return s, nil
+}
+
+// setTCP sets what every heartbeat connection needs: no waiting for more to
+// send, and no unsent data kept by the kernel for longer than the timeout.
+func setTCP(fd int, timeout time.Duration) {
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(timeout.Milliseconds()))
+}
+
+func (s *stream) ready(events uint32) {
+	if s.connecting {
+		s.finishConnect()
+		return
+	}
+	if s.finish && events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		s.close(true)
+		return
+	}
+	if !s.finish && events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		s.read()
+	}
+	if s.fd >= 0 && events&unix.EPOLLOUT != 0 {
+		s.flush()
+	}
+}
+
+func (s *stream) finishConnect() {
+	errno, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	if err == nil && errno != 0 {
+		err = unix.Errno(errno)
+	}
+	if err != nil {
+		s.fail(fmt.Errorf("connect to %s: %w", s.remote, err))
+		return
+	}
+	s.connecting = false
+	s.local = localAddr(s.fd)
+	s.loop.modify(s.fd, unix.EPOLLIN|unix.EPOLLRDHUP)
+	s.owner.connected(s)
+}
+
+// read takes all that has come. Frames that came before an error or an end are
+// delivered before it.
+func (s *stream) read() {
+	buf := s.loop.rbuf
+	for budget := readBudget; budget > 0 && s.fd >= 0; {
+		kept := copy(buf, s.partial)
+		n, err := unix.Read(s.fd, buf[kept:])
+		switch {
+		case err == unix.EAGAIN || err == unix.EINTR:
+			return
+		case err != nil:
+			s.fail(fmt.Errorf("read from %s: %w", s.remote, err))
+			return
+		case n == 0:
+			s.fail(fmt.Errorf("read from %s: connection closed by the peer", s.remote))
+			return
+		}
+		budget -= n
+		s.deliver(buf[:kept+n])
+	}
+}
+
+func (s *stream) deliver(b []byte) {
+	s.partial = s.partial[:0]
+	for s.fd >= 0 {
+		raw, rest, err := wire.Split(b)
+		if err != nil {
+			s.fail(fmt.Errorf("read from %s: %w", s.remote, err))
+			return
+		}
+		if raw == nil {
+			s.keep(rest)
+			return
+		}
+		b = rest
+		var f wire.Frame
+		err = wire.Parse(raw, &f)
+		s.owner.frame(s, &f, err)
+	}
+}
+
+// keep stores the start of a frame; the memory is given back when there is none.
+func (s *stream) keep(rest []byte) {
+	if len(rest) == 0 {
+		s.partial = nil
+		return
+	}
+	s.partial = append(s.partial, rest...)
+}
+
+// send sends frames in order. What does not fit is dropped, but never a part of
+// a frame.
+func (s *stream) send(frames []wire.Frame) {
+	if s.fd < 0 || s.connecting || len(frames) == 0 {
+		return
+	}
+	b := s.loop.wbuf[:0]
+	for i := range frames {
+		b = wire.AppendPrefixed(b, &frames[i])
+	}
+	s.loop.wbuf = b[:0]
+	if len(s.pending) > 0 {
+		if len(s.pending)+len(b) <= maxPending && frames[len(frames)-1].Type == wire.TypeBye {
+			s.pending = append(s.pending, b...)
+			return
+		}
+		s.dropped += uint64(len(frames))
+		return
+	}
+	n, err := unix.Write(s.fd, b)
+	if n < 0 {
+		n = 0
+	}
+	switch {
+	case err == unix.EAGAIN:
+		s.dropped += uint64(len(frames))
+	case err == nil && n < len(b):
+		s.hold(b, n)
+	}
+	// Any other error is seen by the next read, which reports it in order.
+}
+
+// hold keeps the rest of the frame that the socket took a part of.
+func (s *stream) hold(b []byte, n int) {
+	end := 0
+	for end < n {
+		end += wire.PrefixSize + int(b[end])<<8 + int(b[end+1])
+	}
+	if end > n {
+		s.pending = append(s.pending, b[n:end]...)
+		s.loop.modify(s.fd, unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLOUT)
+	}
+	if end < len(b) {
+		s.dropped++
+	}
+}
+
+func (s *stream) flush() {
+	n, err := unix.Write(s.fd, s.pending)
+	if err != nil || n < 0 {
+		return
+	}
+	s.pending = s.pending[n:]
+	if len(s.pending) > 0 {
+		return
+	}
+	s.pending = nil
+	if s.finish {
+		s.close(false)
+		return
+	}
+	s.loop.modify(s.fd, unix.EPOLLIN|unix.EPOLLRDHUP)
+}
+
+// close ends the connection: with a RST that discards what is unsent, or with a
+// FIN behind it.
+func (s *stream) close(reset bool) {
+	if s.fd < 0 {
+		return
+	}
+	if reset {
+		_ = unix.SetsockoptLinger(s.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	} else if len(s.pending) > 0 && !s.finish {
+		s.finish = true // the owner has let go: only flush follows
+		s.loop.modify(s.fd, unix.EPOLLOUT)
+		return
+	}
+	s.loop.closeFD(s.fd)
+	s.fd, s.partial, s.pending = -1, nil, nil
+}
+
+// fail closes the connection and tells the owner why.
+func (s *stream) fail(err error) {
+	s.life = s.kernelLife()
+	s.close(true)
+	s.owner.broken(s, err)
+}
+
+// kernelLife returns when the peer's kernel was heard last on this connection:
+// tcp_info's last_ack_recv counts every segment that acknowledged something,
+// which the kernel sends whatever its processes do. Zero when unknown.
+func (s *stream) kernelLife() mono.Instant {
+	if s.fd < 0 || s.connecting {
+		return 0
+	}
+	info, err := unix.GetsockoptTCPInfo(s.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return 0
+	}
+	ago := time.Duration(min(info.Last_ack_recv, info.Last_data_recv)) * time.Millisecond
+	return clock.Now().Add(-ago)
+}
+
+func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is4() {
+		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
+	}
+	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16(), ZoneId: zoneID(a.Addr().Zone())}
+}
+
+func addrPort(sa unix.Sockaddr) netip.AddrPort {
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
+	case *unix.SockaddrInet6:
+		addr := netip.AddrFrom16(sa.Addr).Unmap()
+		if sa.ZoneId != 0 && addr.Is6() {
+			addr = addr.WithZone(zoneName(sa.ZoneId))
+		}
+		return netip.AddrPortFrom(addr, uint16(sa.Port))
+	}
+	return netip.AddrPort{}
+}
+
+func localAddr(fd int) netip.AddrPort {
+	sa, err := unix.Getsockname(fd)
+	if err != nil {
+		return netip.AddrPort{}
+	}
+	return addrPort(sa)
+}

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package peer
+
+import (
+	"container/heap"
+
+	"github.com/pgconmgr/pgconmgr/agent/mono"
+)
+
+// Timer calls a function on the loop goroutine at an instant. It is used on the
+// loop goroutine only.
+type Timer struct {
+	loop  *Loop
+	at    mono.Instant
+	index int // in the heap, -1 when not set
+	fire  func()
+}
+
+// NewTimer returns a timer that is not set.
+func (l *Loop) NewTimer(fire func()) *Timer {
+	return &Timer{loop: l, index: -1, fire: fire}
+}
+
+// Set sets the timer to fire at the given instant, once. Never stops it.
+func (t *Timer) Set(at mono.Instant) {
+	switch {
+	case at == mono.Never:
+		t.Stop()
+	case t.index < 0:
+		t.at = at
+		heap.Push(&t.loop.timers, t)
+	case t.at != at:
+		t.at = at
+		heap.Fix(&t.loop.timers, t.index)
+	}
+}
+
+// Stop takes the timer back.
+func (t *Timer) Stop() {
+	if t.index >= 0 {
+		t.loop.timers.remove(t)
+	}
+}
+
+// timerHeap is the one timer structure of the loop, earliest first.
+type timerHeap []*Timer
+
+func (h timerHeap) first() *Timer {
+	if len(h) == 0 {
+		return nil
+	}
+	return h[0]
+}
+
+func (h *timerHeap) remove(t *Timer) { heap.Remove(h, t.index) }
+
+// Len, Less, Swap, Push and Pop are for container/heap.
+func (h timerHeap) Len() int           { return len(h) }
+func (h timerHeap) Less(i, j int) bool { return h[i].at < h[j].at }
+func (h timerHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].index, h[j].index = i, j
+}
+
+// Push implements heap.Interface.
+func (h *timerHeap) Push(x any) {
+	t := x.(*Timer)
+	t.index = len(*h)
+	*h = append(*h, t)
+}
+
+// Pop implements heap.Interface.
+func (h *timerHeap) Pop() any {
+	old := *h
+	t := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	t.index = -1
+	return t
+}
