@@ -89,9 +89,10 @@ type Machine struct {
 	attemptUntil mono.Instant // Never once acked
 	helloAt      mono.Instant // Datagram: next repetition
 
-	peer  wire.Instance // Active: what the watchdog told last
-	sent  [sentRing]mono.Instant
-	stats Stats
+	peer   wire.Instance // Active: what the watchdog told last
+	signal wire.Flags    // Active: ours; Passive: the peer's
+	sent   [sentRing]mono.Instant
+	stats  Stats
 }
 
 // NewActive returns conmgr's end of the relation to one instance. It wants to
@@ -215,6 +216,10 @@ func (m *Machine) Deadline() mono.Instant {
 
 // Instance returns the instance state heard last. Active only.
 func (m *Machine) Instance() wire.Instance { return m.peer }
+
+// Signals returns what the conmgr signals: an Active end's own, a Passive end's
+// as heard last.
+func (m *Machine) Signals() wire.Flags { return m.signal }
 
 // Stats returns the running figures.
 func (m *Machine) Stats() Stats { return m.stats }

@@ -29,6 +29,8 @@ type Output struct {
 	// Instance is set when the peer's instance state differs from the one
 	// before in anything but the WAL position. Active only.
 	Instance bool
+	// Signal is set when the conmgr's signals differ from before. Passive only.
+	Signal bool
 	// Refused is the watchdog's refusal, when one came. Active only.
 	Refused *wire.Refuse
 }

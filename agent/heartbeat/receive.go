@@ -142,9 +142,16 @@ func (m *Machine) onBye(now mono.Instant, f *wire.Frame, out *Output) bool {
 	return true
 }
 
-// learn keeps the instance state that an armed watchdog sends.
+// learn keeps what the beat carries besides: the instance state that an armed
+// watchdog sends, or the conmgr's signals.
 func (m *Machine) learn(f *wire.Frame, out *Output) {
-	if m.cfg.Role != Active || f.Flags&wire.FlagState == 0 {
+	if m.cfg.Role == Passive {
+		signal := f.Flags & wire.Signals
+		out.Signal = out.Signal || signal != m.signal
+		m.signal = signal
+		return
+	}
+	if f.Flags&wire.FlagState == 0 {
 		return
 	}
 	old := m.peer

@@ -54,6 +54,9 @@ func (m *Machine) beat(now mono.Instant, flags wire.Flags, out *Output) {
 			Lost: m.lost, Received: m.received, State: m.state, Reason: m.why,
 		},
 	}
+	if m.cfg.Role == Active {
+		f.Flags |= m.signal
+	}
 	if m.cfg.Instance != nil && Armed(m.state) {
 		f.Flags |= wire.FlagState
 		f.Beat.Instance = *m.cfg.Instance

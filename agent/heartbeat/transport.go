@@ -98,7 +98,16 @@ func (m *Machine) Paused(now mono.Instant, late time.Duration, out *Output) {
 	m.become(now, wire.StateSuspect, wire.ReasonOwnPause, out)
 }
 
-// Push sends the instance state at once because it has changed. Passive only.
+// Signal sets the signals that every beat carries and tells a change at once.
+// Active only.
+func (m *Machine) Signal(now mono.Instant, signals wire.Flags, out *Output) {
+	if signals &= wire.Signals; signals != m.signal {
+		m.signal = signals
+		m.Push(now, out)
+	}
+}
+
+// Push sends a beat at once because what it carries has changed.
 func (m *Machine) Push(now mono.Instant, out *Output) {
 	if Armed(m.state) && m.link == linkOpen {
 		m.beat(now, 0, out)

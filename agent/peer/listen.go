@@ -33,9 +33,6 @@ type Admission struct {
 // Acceptor decides who may open a session and is told what happens to it.
 type Acceptor interface {
 	Handler
-	// Greet is called for every connection before anything is read; false
-	// closes it.
-	Greet(remote netip.AddrPort) bool
 	// Admit weighs a HELLO.
 	Admit(remote netip.AddrPort, hello *wire.Hello, c Counts) Admission
 }
@@ -128,6 +125,14 @@ func (ln *Listener) bind(fd, family int, addr netip.AddrPort) error {
 	return unix.Listen(fd, unix.SOMAXCONN)
 }
 
+// Unlisten closes all listening sockets; sessions stay.
+func (ln *Listener) Unlisten() {
+	for _, s := range ln.socks {
+		ln.loop.closeFD(s.fd)
+	}
+	ln.socks = nil
+}
+
 // Addrs returns the addresses listened on, with the ports that were chosen for
 // port 0.
 func (ln *Listener) Addrs() []netip.AddrPort {
@@ -171,10 +176,6 @@ func (ln *Listener) shed(listening int) {
 }
 
 func (ln *Listener) accept(fd int, remote netip.AddrPort) {
-	if !ln.acceptor.Greet(remote) {
-		_ = unix.Close(fd)
-		return
-	}
 	h := &halfOpen{ln: ln, until: ln.loop.now.Add(ln.cfg.HandshakeTimeout)}
 	t, err := ln.loop.adopt(fd, remote, h)
 	if err != nil {
@@ -337,8 +338,8 @@ func (p passive) Changed(s *Session, c heartbeat.Change) {
 	p.ln.acceptor.Changed(s, c)
 }
 
-// Told implements Handler; watchdogs are told nothing.
-func (p passive) Told(*Session) {}
+// Told implements Handler.
+func (p passive) Told(s *Session) { p.ln.acceptor.Told(s) }
 
 // Refused implements Handler; a conmgr refuses nothing.
 func (p passive) Refused(*Session, wire.Refuse) {}
@@ -386,10 +387,7 @@ func (ln *Listener) Sessions() iter.Seq[*Session] {
 
 // StopAll says BYE to every session and stops listening.
 func (ln *Listener) StopAll(kind wire.ByeKind) {
-	for _, s := range ln.socks {
-		ln.loop.closeFD(s.fd)
-	}
-	ln.socks = nil
+	ln.Unlisten()
 	for len(ln.half) > 0 {
 		ln.half[0].evict()
 	}

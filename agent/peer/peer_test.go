@@ -65,7 +65,6 @@ type recorder struct {
 	refused []wire.Refuse
 	broken  []error
 	admit   func(*wire.Hello, Counts) Admission
-	greet   func(netip.AddrPort) bool
 }
 
 func (r *recorder) Changed(_ *Session, c heartbeat.Change) {
@@ -91,8 +90,6 @@ func (r *recorder) Broken(_ *Session, err error) {
 	defer r.mu.Unlock()
 	r.broken = append(r.broken, err)
 }
-
-func (r *recorder) Greet(a netip.AddrPort) bool { return r.greet == nil || r.greet(a) }
 
 func (r *recorder) Admit(_ netip.AddrPort, h *wire.Hello, c Counts) Admission {
 	if r.admit == nil {
@@ -170,7 +167,7 @@ func TestSessionArmsAndCarriesState(t *testing.T) {
 	ln, addr := serve(t, l, &dog)
 	state := wire.Instance{Attribute: wire.AttributeStandby, Status: wire.StatusUp, SystemID: 7, Generation: 1}
 	l.Do(func() { ln.SetInstance(state) })
-	dial(l, addr, 1, &man)
+	s := dial(l, addr, 1, &man)
 	eventually(t, "both ends armed", func() bool {
 		_, a := man.saw(wire.StateUp, wire.ReasonArmed)
 		_, b := dog.saw(wire.StateUp, wire.ReasonArmed)
@@ -179,6 +176,15 @@ func TestSessionArmsAndCarriesState(t *testing.T) {
 	promoted := state
 	promoted.Attribute, promoted.Generation = wire.AttributePrimary, 2
 	l.Do(func() { ln.SetInstance(promoted) })
+	l.Do(func() { s.Signal(wire.FlagSeek) })
+	eventually(t, "the signal", func() bool {
+		return on(l, func() bool {
+			for s := range ln.Sessions() {
+				return s.Machine().Signals() == wire.FlagSeek
+			}
+			return false
+		})
+	})
 	eventually(t, "the pushed state", func() bool {
 		man.mu.Lock()
 		defer man.mu.Unlock()

@@ -19,7 +19,8 @@ import (
 type Handler interface {
 	// Changed is called after each change of state.
 	Changed(*Session, heartbeat.Change)
-	// Told is called when the peer's instance state has changed. Active only.
+	// Told is called when what the peer's beats carry has changed: the instance
+	// state on the Active end, the conmgr's signals on the Passive end.
 	Told(*Session)
 	// Refused is called when the watchdog does not accept the session, and with
 	// CodeVersion when it speaks another version. Active only.
@@ -86,7 +87,7 @@ func (s *Session) carryOut(out *heartbeat.Output) {
 	for _, c := range out.Changes {
 		s.handler.Changed(s, c)
 	}
-	if out.Instance {
+	if out.Instance || out.Signal {
 		s.handler.Told(s)
 	}
 }
@@ -161,6 +162,11 @@ func (s *Session) SetAddr(a netip.AddrPort) { s.remote = a }
 func (s *Session) SetEager(eager bool) {
 	s.m.SetEager(eager)
 	s.timer.Set(s.m.Next())
+}
+
+// Signal sets the signals that beats carry. Active only.
+func (s *Session) Signal(signals wire.Flags) {
+	s.step(func(out *heartbeat.Output) { s.m.Signal(s.loop.now, signals, out) })
 }
 
 // Stop ends the session with a BYE; nothing follows.

@@ -59,7 +59,12 @@ const (
 	FlagProbe  Flags = 1 << iota // answer this frame at once
 	FlagAnswer                   // this frame answers a probe
 	FlagState                    // an instance state follows the BEAT's body
+	FlagSeek                     // conmgr waits for a primary: look often
+	FlagSlow                     // conmgr saw a slow connect: look at the instance's door
 )
+
+// Signals are the flags by which a conmgr tells its own state in every beat.
+const Signals = FlagSeek | FlagSlow
 
 // Header is the part that all frames share.
 type Header struct {
