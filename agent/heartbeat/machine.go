@@ -69,6 +69,7 @@ type Machine struct {
 	seq      uint64  // next to send
 	first    uint64  // sequence of this session's first BEAT
 	acked    bool    // the peer has acknowledged one of our BEATs in this session
+	told     bool    // Active: the instance state was heard in this session
 	eager    bool
 	stopped  bool
 

@@ -27,7 +27,8 @@ type Output struct {
 	Close   Close        // after Frames
 	Changes []Change     // state changes, in order
 	// Instance is set when the peer's instance state differs from the one
-	// before in anything but the WAL position. Active only.
+	// before in anything but the WAL position, and for the first state of each
+	// session. Active only.
 	Instance bool
 	// Signal is set when the conmgr's signals differ from before. Passive only.
 	Signal bool

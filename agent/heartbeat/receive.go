@@ -62,7 +62,7 @@ func (m *Machine) onWelcome(now mono.Instant, f *wire.Frame, out *Output) bool {
 	if m.link != linkShaking || f.Welcome.Echo != m.nonce || f.Session == 0 {
 		return false
 	}
-	m.link, m.session, m.first = linkOpen, f.Session, m.seq
+	m.link, m.session, m.first, m.told = linkOpen, f.Session, m.seq, false
 	m.heardSeq, m.heardAt, m.received = f.Seq, now, 1
 	m.nextBeat = now.Add(m.cfg.Interval)
 	m.heard(now, out)
@@ -157,7 +157,6 @@ func (m *Machine) learn(f *wire.Frame, out *Output) {
 	old := m.peer
 	m.peer = f.Beat.Instance
 	old.WAL = m.peer.WAL
-	if old != m.peer {
-		out.Instance = true
-	}
+	out.Instance = out.Instance || old != m.peer || !m.told
+	m.told = true
 }
