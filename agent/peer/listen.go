@@ -3,6 +3,7 @@
 package peer
 
 import (
+	"errors"
 	"fmt"
 	"iter"
 	"net/netip"
@@ -125,12 +126,25 @@ func (ln *Listener) bind(fd, family int, addr netip.AddrPort) error {
 	return unix.Listen(fd, unix.SOMAXCONN)
 }
 
-// Unlisten closes all listening sockets; sessions stay.
-func (ln *Listener) Unlisten() {
+// SetAddrs makes the listener listen on exactly these addresses. Those it listens
+// on already are left alone; the error names each one that could not be added.
+func (ln *Listener) SetAddrs(want []netip.AddrPort) error {
+	var errs []error
+	kept := ln.socks[:0]
 	for _, s := range ln.socks {
-		ln.loop.closeFD(s.fd)
+		if slices.Contains(want, s.addr) {
+			kept = append(kept, s)
+		} else {
+			ln.loop.closeFD(s.fd)
+		}
 	}
-	ln.socks = nil
+	ln.socks = kept
+	for _, addr := range want {
+		if !slices.Contains(ln.Addrs(), addr) {
+			errs = append(errs, ln.Add(addr))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Addrs returns the addresses listened on, with the ports that were chosen for
@@ -256,11 +270,12 @@ func (ln *Listener) open(t *stream, hello *wire.Frame, adm Admission) {
 	setTCP(t.fd, cfg.Timeout)
 	s := ln.loop.newSession(cfg.Timeout, passive{ln})
 	s.stream, s.remote, s.local, s.opened = t, t.remote, t.local, ln.loop.now
-	s.conmgr, s.Protected = hello.Hello.Conmgr, adm.Protected
+	s.hello, s.Protected = hello.Hello, adm.Protected
 	t.owner = s
 	ln.sessions[s] = struct{}{}
+	s.id = ln.cfg.NewSession()
 	s.step(func(out *heartbeat.Output) {
-		s.m = heartbeat.NewPassive(cfg, ln.cfg.NewSession(), hello, ln.loop.now, out)
+		s.m = heartbeat.NewPassive(cfg, s.id, hello, ln.loop.now, out)
 	})
 	ln.boundShaking()
 }
@@ -285,7 +300,7 @@ func (ln *Listener) boundShaking() {
 func (ln *Listener) counts(addr netip.Addr, conmgr wire.ID) Counts {
 	c := Counts{Total: ln.armed}
 	for _, s := range ln.byAddr[addr] {
-		if s.conmgr == conmgr {
+		if s.hello.Conmgr == conmgr {
 			c.Total--
 		} else {
 			c.OfAddress++
@@ -349,7 +364,7 @@ func (p passive) Broken(s *Session, err error) { p.ln.acceptor.Broken(s, err) }
 
 func (ln *Listener) replaceOlder(by *Session) {
 	for _, s := range slices.Clone(ln.byAddr[by.remote.Addr()]) {
-		if s != by && s.conmgr == by.conmgr {
+		if s != by && s.hello.Conmgr == by.hello.Conmgr {
 			s.step(func(out *heartbeat.Output) { s.m.Replace(ln.loop.now, out) })
 		}
 	}
@@ -387,7 +402,7 @@ func (ln *Listener) Sessions() iter.Seq[*Session] {
 
 // StopAll says BYE to every session and stops listening.
 func (ln *Listener) StopAll(kind wire.ByeKind) {
-	ln.Unlisten()
+	_ = ln.SetAddrs(nil)
 	for len(ln.half) > 0 {
 		ln.half[0].evict()
 	}

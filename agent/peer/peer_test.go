@@ -428,7 +428,7 @@ func TestReaderThatNeverReads(t *testing.T) {
 	}
 	stuck := func() *Session {
 		for s := range ln.sessions {
-			if s.conmgr == (wire.ID{5}) {
+			if s.hello.Conmgr == (wire.ID{5}) {
 				return s
 			}
 		}

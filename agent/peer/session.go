@@ -45,7 +45,8 @@ type Session struct {
 	kernel mono.Instant // last sign of the host's kernel besides the open stream's
 
 	opened    mono.Instant // Passive only
-	conmgr    wire.ID      // Passive only
+	hello     wire.Hello   // Passive only: what opened it
+	id        uint64       // Passive only
 	Protected bool         // Passive only: never judged by the owner
 }
 
@@ -184,8 +185,12 @@ func (s *Session) Remote() netip.AddrPort { return s.remote }
 // Local returns the own address of the present or last transport.
 func (s *Session) Local() netip.AddrPort { return s.local }
 
-// Conmgr returns the id of the conmgr. Passive only.
-func (s *Session) Conmgr() wire.ID { return s.conmgr }
+// Hello returns what opened the session: the conmgr's id, incarnation and
+// timers. Passive only.
+func (s *Session) Hello() wire.Hello { return s.hello }
+
+// ID returns the session's id, also after its end. Passive only.
+func (s *Session) ID() uint64 { return s.id }
 
 // Dial starts an Active session to the watchdog at addr, which may be invalid
 // until SetAddr. cfg.Role is set by Dial.
