@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agenttest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/pgconmgr/pgconmgr/agent/mono"
+	"github.com/pgconmgr/pgconmgr/agent/mono/clock"
+)
+
+// Effect is when a fault took effect: not before Before, not after After.
+type Effect struct {
+	Before, After mono.Instant
+}
+
+// timed runs a fault between two looks at the clock.
+func timed(f func() error) (e Effect, err error) {
+	e.Before = clock.Now()
+	err = f()
+	e.After = clock.Now()
+	return e, err
+}
+
+// writeHooks appends the host's empty chains and its counters to a table of
+// the netdev family. "from" sees what the host has sent, "to" what it is about
+// to receive.
+func (h *Host) writeHooks(b *strings.Builder) {
+	for _, hook := range []struct{ direction, name string }{{"from", "ingress"}, {"to", "egress"}} {
+		fmt.Fprintf(b, "counter %s-%s {}\n", hook.direction, h.Name)
+		fmt.Fprintf(b, "chain %s-%s { type filter hook %s device %q priority 0; }\n",
+			hook.direction, h.Name, hook.name, h.port())
+	}
+}
+
+// drop replaces the host's rules in one nftables transaction: the given match
+// (empty: everything) is counted and dropped; "-" drops nothing.
+func (h *Host) drop(ctx context.Context, from, to string) (Effect, error) {
+	var b strings.Builder
+	for _, rule := range []struct{ direction, match string }{{"from", from}, {"to", to}} {
+		chain := rule.direction + "-" + h.Name
+		fmt.Fprintf(&b, "flush chain netdev lab %s\n", chain)
+		if rule.match != "-" {
+			fmt.Fprintf(&b, "add rule netdev lab %s %s counter name %s drop\n", chain, rule.match, chain)
+		}
+	}
+	return timed(func() error { return h.lab.onSwitch(ctx, b.String(), "nft", "-f", "-") })
+}
+
+// Cut is silent death: no packet leaves the host's cable or arrives, in both
+// directions, and nobody is told. Loopback goes on.
+func (h *Host) Cut(ctx context.Context) (Effect, error) { return h.drop(ctx, "", "") }
+
+// CutIn makes the host deaf: what it sends still arrives elsewhere.
+func (h *Host) CutIn(ctx context.Context) (Effect, error) { return h.drop(ctx, "-", "") }
+
+// CutOut makes the host mute: it still hears the others.
+func (h *Host) CutOut(ctx context.Context) (Effect, error) { return h.drop(ctx, "", "-") }
+
+// Loss drops packets at random, in percent of those towards the host and of
+// those from it.
+func (h *Host) Loss(ctx context.Context, percentIn, percentOut float64) (Effect, error) {
+	in, err := lossMatch(percentIn)
+	if err != nil {
+		return Effect{}, err
+	}
+	out, err := lossMatch(percentOut)
+	if err != nil {
+		return Effect{}, err
+	}
+	return h.drop(ctx, out, in)
+}
+
+func lossMatch(percent float64) (string, error) {
+	if !(percent >= 0 && percent <= 100) {
+		return "", fmt.Errorf("loss of %v %%: expected 0 to 100", percent)
+	}
+	switch n := int(percent*100 + 0.5); n {
+	case 0:
+		return "-", nil
+	case 10000: // nft refuses a comparison that is always true
+		return "", nil
+	default:
+		return fmt.Sprintf("numgen random mod 10000 < %d", n), nil
+	}
+}
+
+// DropPort drops TCP and UDP packets from or to a port in both directions and
+// nothing else: a path that loses heartbeats, or a firewall's mistake.
+func (h *Host) DropPort(ctx context.Context, port uint16) (Effect, error) {
+	match := fmt.Sprintf("meta l4proto { tcp, udp } th sport %d", port)
+	other := fmt.Sprintf("meta l4proto { tcp, udp } th dport %d", port)
+	var b strings.Builder
+	for _, direction := range []string{"from", "to"} {
+		chain := direction + "-" + h.Name
+		fmt.Fprintf(&b, "flush chain netdev lab %s\n", chain)
+		for _, m := range []string{match, other} {
+			fmt.Fprintf(&b, "add rule netdev lab %s %s counter name %s drop\n", chain, m, chain)
+		}
+	}
+	return timed(func() error { return h.lab.onSwitch(ctx, b.String(), "nft", "-f", "-") })
+}
+
+// Heal ends Cut, CutIn, CutOut, Loss and DropPort. The counters stay.
+func (h *Host) Heal(ctx context.Context) (Effect, error) { return h.drop(ctx, "-", "-") }
+
+// Dropped is how many packets the faults have dropped since the lab began.
+type Dropped struct {
+	In, Out uint64 // towards the host, from the host
+}
+
+// Dropped reads the counters of the host's faults.
+func (h *Host) Dropped(ctx context.Context) (Dropped, error) {
+	var text string
+	err := h.lab.owner.call(func() (err error) {
+		text, err = runTool(ctx, "", "nft", "-j", "list", "counters", "table", "netdev", "lab")
+		return err
+	})
+	if err != nil {
+		return Dropped{}, err
+	}
+	return h.parseCounters(text)
+}
+
+func (h *Host) parseCounters(text string) (d Dropped, err error) {
+	var list struct {
+		Nftables []struct {
+			Counter struct {
+				Name    string
+				Packets uint64
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(text), &list); err != nil {
+		return d, fmt.Errorf("counters of nft: %w", err)
+	}
+	found := 0
+	for _, object := range list.Nftables {
+		switch object.Counter.Name {
+		case "to-" + h.Name:
+			d.In = object.Counter.Packets
+			found++
+		case "from-" + h.Name:
+			d.Out = object.Counter.Packets
+			found++
+		}
+	}
+	if found != 2 {
+		return d, fmt.Errorf("counters of nft: %d of host %s, expected 2", found, h.Name)
+	}
+	return d, nil
+}
+
+// Unplug takes the cable out: the host's eth0 loses its carrier.
+func (h *Host) Unplug(context.Context) (Effect, error) { return h.setPort(h.lab.links.LinkSetDown) }
+
+// Plug puts the cable in again.
+func (h *Host) Plug(context.Context) (Effect, error) { return h.setPort(h.lab.links.LinkSetUp) }
+
+func (h *Host) setPort(set func(netlink.Link) error) (Effect, error) {
+	link, err := h.lab.links.LinkByName(h.port())
+	if err != nil {
+		return Effect{}, fmt.Errorf("port %s: %w", h.port(), err)
+	}
+	return timed(func() error { return set(link) })
+}
+
+// Freeze stops every process of the host, as a paused virtual machine does;
+// the kernel of the host still answers the network, so add Cut for a machine
+// that is gone. It returns when all are stopped.
+func (h *Host) Freeze(ctx context.Context) (Effect, error) {
+	return timed(func() error { return h.cgroup.freeze(ctx, true) })
+}
+
+// Thaw ends Freeze.
+func (h *Host) Thaw(ctx context.Context) (Effect, error) {
+	return timed(func() error { return h.cgroup.freeze(ctx, false) })
+}
