@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package watchdog is the agent on the database host: it answers the heartbeats
+// of conmgr processes, tells them with every beat what the instance is now, and
+// ends the database sessions of a client host that is gone.
+//
+// # Parts
+//
+//	[Config]      parameters: postgresql.conf, pgwatchdog.conf, flags
+//	[Monitor]     the state connection: what the instance is now
+//	[Docket]      pure policy: sessions that ended become warrants
+//	[Terminator]  executes warrants over its own connection
+//
+// # Parameters
+//
+// The watchdog.* parameters stand in postgresql.conf and are read from the
+// instance with current_setting, in rising rank: default, postgresql.conf,
+// pgwatchdog.conf, flag. The agent runs beside PostgreSQL, so
+//
+//   - do not add watchdog to shared_preload_libraries: there is no such library,
+//     and the instance would not start;
+//   - do add 2 to max_connections, for the agent's two kept connections;
+//   - let LimitNOFILE of the agent be above 64 + watchdog.max_heartbeat_connections.
+//
+// PostgreSQL takes any name and any text for them, so the agent checks: a bad
+// value is an ERROR that names the file, and the default is used at start, the old
+// value at run time. A plain number is milliseconds. An empty string counts as not
+// set. Settings of ALTER ROLE and ALTER DATABASE do not count, and are warned of:
+// otherwise whoever owns the agent's database could change whom it kills. The file
+// and line, misspelt names, and the server's value behind such a setting can be
+// seen only by a role that may read pg_file_settings:
+//
+//	GRANT SELECT ON pg_file_settings TO pgwatchdog;
+//	GRANT EXECUTE ON FUNCTION pg_show_all_file_settings() TO pgwatchdog;
+//
+// The names watchdog.check_status_interval and watchdog.max_hb_connections, which
+// version 13 of the seed product uses, are taken for watchdog.check_attr_interval
+// and watchdog.max_heartbeat_connections.
+//
+// # Rights in the database
+//
+// The agent's role needs LOGIN, pg_monitor (addresses of other users' sessions,
+// data_directory) and pg_signal_backend; no superuser. A missing right is one line
+// in the log and never stops heartbeats. With the dsn of a Unix socket the agent
+// learns the postmaster's pid and sees its death in milliseconds; with the right
+// to read the data directory (group access, or CAP_DAC_READ_SEARCH) it sees a
+// promotion at once, else by checking every 50 ms while a conmgr waits for one.
+package watchdog
