@@ -185,7 +185,7 @@ func trim(s string) string { return strings.Trim(s, " \t\r") }
 func excerpt(s string) string {
 	const limit = 40
 	if s == "" {
-		return "the end of the line"
+		return "nothing"
 	}
 	if len(s) <= limit {
 		return fmt.Sprintf("%q", s)

@@ -87,7 +87,7 @@ func (t Table) lookup(name string) (*Param, int, error) {
 		}
 	}
 	if near := t.nearest(name); near != "" {
-		return nil, 0, fmt.Errorf("unknown parameter %s: expected one of the table, perhaps %s", clip(name), near)
+		return nil, 0, fmt.Errorf("unknown parameter %s, perhaps %s is meant", clip(name), near)
 	}
 	return nil, 0, fmt.Errorf("unknown parameter %s", clip(name))
 }
@@ -167,6 +167,18 @@ func (p *Param) parse(s string) (v value, err error) {
 		err = p.Check(v.text)
 	}
 	return v, err
+}
+
+// defaultValue panics when the table contradicts itself.
+func (p *Param) defaultValue() value {
+	if p.Default == "" {
+		return value{}
+	}
+	v, err := p.parse(p.Default)
+	if err != nil {
+		panic("conf: default of " + p.Name + ": " + err.Error())
+	}
+	return v
 }
 
 func (p *Param) limits() (lo, hi int64) {

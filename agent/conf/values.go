@@ -18,7 +18,8 @@ type value struct {
 	number int64
 	yes    bool
 	list   []string
-	origin string // "file:line", empty for a default
+	file   string // where it was set, empty for a default
+	line   int    // in file, 0 when it has no lines
 }
 
 // Values are the parameters of a table after reading: what a file set, and the
@@ -38,16 +39,8 @@ func (t Table) Read(entries []Entry) (*Values, error) {
 	v := &Values{table: t, values: make(map[string]value)}
 	var errs []error
 	for i := range t {
-		p := &t[i]
-		def, err := p.parse(p.Default)
-		if _, family := p.Family(); !family {
-			if err != nil && p.Default != "" {
-				panic("conf: default of " + p.Name + ": " + err.Error())
-			}
-			if p.Default == "" {
-				def = value{}
-			}
-			v.values[p.Name] = def
+		if _, family := t[i].Family(); !family {
+			v.values[t[i].Name] = t[i].defaultValue()
 		}
 	}
 	for _, e := range entries {
@@ -67,10 +60,7 @@ func (v *Values) set(e Entry) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", e.Name, err)
 	}
-	val.origin = e.File
-	if e.Line > 0 {
-		val.origin += ":" + strconv.Itoa(e.Line)
-	}
+	val.file, val.line = e.File, e.Line
 	v.values[e.Name] = val
 	return nil
 }
@@ -81,8 +71,8 @@ func (v *Values) get(name string, kinds ...Kind) value {
 		panic("conf: " + name + " is not a parameter of this type")
 	}
 	val, ok := v.values[name]
-	if !ok && number >= 0 && p.Default != "" {
-		val, _ = p.parse(p.Default)
+	if !ok && number >= 0 {
+		return p.defaultValue()
 	}
 	return val
 }
@@ -106,7 +96,20 @@ func (v *Values) List(name string) []string { return slices.Clone(v.get(name, Li
 
 // Origin returns "file:line" of where a parameter was set, or "" when it has its
 // default.
-func (v *Values) Origin(name string) string { return v.values[name].origin }
+func (v *Values) Origin(name string) string {
+	val := v.values[name]
+	if val.line == 0 {
+		return val.file
+	}
+	return val.file + ":" + strconv.Itoa(val.line)
+}
+
+// Fail returns an [*Error] that blames the line where a parameter was set, for
+// checks that look at several parameters.
+func (v *Values) Fail(name, format string, args ...any) error {
+	val := v.values[name]
+	return &Error{File: val.file, Line: val.line, Text: name + ": " + fmt.Sprintf(format, args...)}
+}
 
 // Numbers returns, in rising order, the numbers for which a parameter of the
 // family was set ("backend_host*").
@@ -152,13 +155,15 @@ func (v *Values) Rows() []Row {
 }
 
 func (v *Values) row(p *Param, name string) Row {
-	r := Row{Name: name, Value: v.values[name].text, File: v.Origin(name), Context: p.Context.String()}
+	r := Row{
+		Name:    name,
+		Value:   v.values[name].text,
+		File:    v.Origin(name),
+		Default: p.defaultValue().text,
+		Context: p.Context.String(),
+	}
 	if r.File == "" {
 		r.File = p.File
-	}
-	if p.Default != "" {
-		def, _ := p.parse(p.Default)
-		r.Default = def.text
 	}
 	return r
 }
