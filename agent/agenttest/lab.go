@@ -33,6 +33,7 @@ type Lab struct {
 	owner     *space // the switch
 	links     *netlink.Handle
 	hosts     []*Host
+	binaries  sync.Mutex // held while programs are put into Dir
 	mu        sync.Mutex // guards the following
 	processes []*Process
 	closed    bool
