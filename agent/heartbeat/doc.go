@@ -24,7 +24,7 @@
 //	   |<-----------------------------+               Late   Suspect -----+
 //	   |                                                |  -->  |
 //	   |   verdict: timeout, disconnect**, peer gave up,|       |
-//	   |   bye, replaced                                |       |
+//	   |   bye; without one: own stop, replaced**       |       |
 //	   +<-----------------------------------------------+-------+   (and from Up)
 //
 //	*  Active only: the relation lives on and dials again until the deadline.
@@ -32,7 +32,25 @@
 //
 // Up, Late and Suspect are the armed states: valid beats have passed both ways.
 // Only leaving an armed state is a verdict ([Change.Verdict]); a session that
-// never was armed accuses nobody.
+// never was armed accuses nobody, and an end that leaves by itself (Stop,
+// Replace) says nothing about the peer.
+//
+// All arrows with their reasons; ! marks a verdict:
+//
+//	Down -> Init      opened
+//	Init -> Up        armed
+//	Init -> Down      refused, no answer, disconnect, peer gave up, bye, own stop, replaced
+//	Up -> Late        late, disconnect, replaced
+//	Up -> Suspect     own pause
+//	Late -> Suspect   own pause, fuse
+//	Late -> Up        heard
+//	Suspect -> Up     heard
+//	Up -> Down !      timeout, disconnect, peer gave up, bye
+//	Late -> Down !    timeout, disconnect, peer gave up, bye
+//	Suspect -> Down ! timeout, disconnect, peer gave up, bye
+//	Up -> Down        own stop, replaced
+//	Late -> Down      own stop, replaced
+//	Suspect -> Down   own stop, replaced
 //
 // # Rules
 //

@@ -20,14 +20,13 @@ func FuseBlows(armed, dying int) bool {
 // Dying reports whether the session is silent and its verdict is due within one
 // interval of now, and the fuse has not held it yet.
 func (m *Machine) Dying(now mono.Instant) bool {
-	silent := m.state == wire.StateLate || m.state == wire.StateSuspect
-	return silent && !m.held && !m.deadline.After(now.Add(m.cfg.Interval))
+	return m.doubtful() && !m.held && !m.deadline.After(now.Add(m.cfg.Interval))
 }
 
 // Hold gives a silent session one more timeout, once per silence, because the
 // fuse blew.
 func (m *Machine) Hold(now mono.Instant, out *Output) {
-	if m.held || !Armed(m.state) {
+	if m.held || !m.doubtful() {
 		return
 	}
 	m.held = true

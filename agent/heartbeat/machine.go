@@ -87,6 +87,8 @@ type Machine struct {
 	nextBeat     mono.Instant
 	nextProbe    mono.Instant
 	retryAt      mono.Instant // Active without a link
+	dialedAt     mono.Instant // last attempt
+	endedAt      mono.Instant // last end of a session or attempt; zero for never
 	attemptUntil mono.Instant // Never once acked
 	helloAt      mono.Instant // Datagram: next repetition
 
@@ -227,5 +229,10 @@ func (m *Machine) Stats() Stats { return m.stats }
 
 // SetEager makes an Active end without a session try again every interval
 // instead of every ConnectInterval: each try shows whether the host's kernel
-// lives.
-func (m *Machine) SetEager(eager bool) { m.eager = eager }
+// lives. It takes effect at once: ask Next again.
+func (m *Machine) SetEager(eager bool) {
+	m.eager = eager
+	if m.state == wire.StateDown && !m.endedAt.IsZero() {
+		m.retryAt = m.endedAt.Add(m.retryAfter())
+	}
+}

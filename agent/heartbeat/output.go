@@ -51,6 +51,9 @@ type Change struct {
 	// OwnPause says that this end stood still during the silence: whatever
 	// ended the session, the peer may have had no chance.
 	OwnPause bool
+	// Own says that this end left by itself, by Stop or Replace: nothing is said
+	// about the peer.
+	Own bool
 }
 
 // Armed reports whether s is one of the states in which valid beats have
@@ -59,8 +62,9 @@ func Armed(s wire.State) bool {
 	return s == wire.StateUp || s == wire.StateLate || s == wire.StateSuspect
 }
 
-// Verdict reports whether the change ends an armed session.
-func (c Change) Verdict() bool { return Armed(c.From) && !Armed(c.To) }
+// Verdict reports whether the change is a judgement about the peer: it ends an
+// armed session, and not because this end left by itself.
+func (c Change) Verdict() bool { return Armed(c.From) && !Armed(c.To) && !c.Own }
 
 // Stats are running figures of a session.
 type Stats struct {

@@ -26,10 +26,12 @@ func (m *Machine) probe(now mono.Instant, out *Output) {
 }
 
 // planProbe returns when to ask again: an eighth of the interval later, but the
-// last question leaves a round trip before the deadline.
+// last question leaves a round trip before the deadline. No more than a quarter
+// of the timeout is left: a frame that sat in the queue of a paused end makes the
+// measured round trip arbitrarily long, and that must not silence the questions.
 func (m *Machine) planProbe(now mono.Instant) mono.Instant {
 	next := now.Add(min(max(m.cfg.Interval/8, probeMin), probeMax))
-	last := m.deadline.Add(-m.stats.RTT - probeSlack)
+	last := m.deadline.Add(-min(m.stats.RTT, m.cfg.Timeout/4) - probeSlack)
 	switch {
 	case !next.After(last):
 		return next
@@ -40,8 +42,7 @@ func (m *Machine) planProbe(now mono.Instant) mono.Instant {
 }
 
 func (m *Machine) expiredProbe(now mono.Instant, out *Output) {
-	doubtful := m.state == wire.StateLate || m.state == wire.StateSuspect
-	if doubtful && !now.Before(m.nextProbe) {
+	if m.doubtful() && !now.Before(m.nextProbe) {
 		m.probe(now, out)
 	}
 }

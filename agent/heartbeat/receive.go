@@ -54,6 +54,7 @@ func (m *Machine) onHello(now mono.Instant, f *wire.Frame, out *Output) bool {
 	}
 	m.heardSeq, m.heardAt = max(m.heardSeq, f.Seq), now
 	m.welcome(now, out)
+	m.first = m.seq // an acknowledgement of this WELCOME proves nothing
 	m.beat(now, wire.FlagProbe, out)
 	return true
 }
@@ -129,8 +130,11 @@ func (m *Machine) onPeerDown(now mono.Instant, why wire.Reason, out *Output) {
 	case why == wire.ReasonReplaced && m.cfg.Role == Active:
 		m.drop(CloseReset, out)
 		m.retryAt = now.Add(m.retryAfter())
-		m.become(now, wire.StateLate, wire.ReasonReplaced, out)
+		if m.state == wire.StateUp {
+			m.become(now, wire.StateLate, wire.ReasonReplaced, out)
+		}
 	default:
+		m.lastValid = now
 		m.end(now, wire.ReasonPeerDown, CloseReset, out)
 	}
 }

@@ -37,14 +37,18 @@ func (m *Machine) change(now mono.Instant, from, to wire.State, why wire.Reason)
 // heard takes note of a valid frame: the deadline moves, and doubt ends once the
 // session is proven both ways.
 func (m *Machine) heard(now mono.Instant, out *Output) {
-	doubted := m.state == wire.StateLate || m.state == wire.StateSuspect
-	if doubted && m.acked {
+	if m.doubtful() && m.acked {
 		m.become(now, wire.StateUp, wire.ReasonHeard, out)
 	}
 	m.held = false
 	m.lastValid = now
 	m.deadline = now.Add(m.cfg.Timeout)
 	m.lateAt = now.Add(lateAfter(m.cfg.Interval, m.cfg.Timeout))
+}
+
+// doubtful reports whether the session is armed and silent.
+func (m *Machine) doubtful() bool {
+	return m.state == wire.StateLate || m.state == wire.StateSuspect
 }
 
 // lateAfter is how long a silence makes an Up session Late: 1.25 intervals, but
@@ -65,6 +69,7 @@ func (m *Machine) end(now mono.Instant, why wire.Reason, how Close, out *Output)
 	}
 	out.Changes = append(out.Changes, m.change(now, from, wire.StateDown, why))
 	m.drop(how, out)
+	m.endedAt = now
 	m.retryAt = now.Add(m.retryAfter())
 	if m.cfg.Role == Passive {
 		m.stopped = true

@@ -12,6 +12,7 @@ import (
 // dial asks the driver for a transport.
 func (m *Machine) dial(now mono.Instant, out *Output) {
 	m.link = linkDialing
+	m.dialedAt = now
 	m.attemptUntil = now.Add(m.cfg.ConnectTimeout)
 	out.Dial = true
 	if m.state == wire.StateDown {
@@ -43,7 +44,8 @@ func (m *Machine) Broken(now mono.Instant, out *Output) {
 		m.end(now, wire.ReasonDisconnect, CloseNone, out)
 	case wasOpen:
 		m.drop(CloseNone, out)
-		m.retryAt = now
+		// At once, but a peer that lets us in only to hang up sets no pace.
+		m.retryAt = max(now, m.dialedAt.Add(m.retryAfter()))
 		if m.state == wire.StateUp {
 			m.become(now, wire.StateLate, wire.ReasonDisconnect, out)
 		}
@@ -65,7 +67,9 @@ func (m *Machine) Stop(now mono.Instant, kind wire.ByeKind, out *Output) {
 	from := m.state
 	m.state, m.why = wire.StateDown, kind.Reason()
 	if from != wire.StateDown {
-		out.Changes = append(out.Changes, m.change(now, from, wire.StateDown, m.why))
+		c := m.change(now, from, wire.StateDown, m.why)
+		c.Own = true
+		out.Changes = append(out.Changes, c)
 	}
 	m.drop(how, out)
 	m.stopped = true
@@ -76,6 +80,7 @@ func (m *Machine) Stop(now mono.Instant, kind wire.ByeKind, out *Output) {
 func (m *Machine) Replace(now mono.Instant, out *Output) {
 	if !m.stopped {
 		m.end(now, wire.ReasonReplaced, CloseReset, out)
+		out.Changes[len(out.Changes)-1].Own = true
 	}
 }
 
@@ -89,12 +94,12 @@ func (m *Machine) Paused(now mono.Instant, late time.Duration, out *Output) {
 	if m.link != linkNone && m.attemptUntil != mono.Never {
 		m.attemptUntil = now.Add(m.cfg.ConnectTimeout)
 	}
+	m.pauseGuard = now.Add(m.cfg.Timeout)
 	if !Armed(m.state) {
 		return
 	}
 	m.stats.Pauses++
-	m.deadline = now.Add(m.cfg.Timeout)
-	m.pauseGuard = m.deadline
+	m.deadline = max(m.deadline, m.pauseGuard) // the fuse may have given more
 	m.become(now, wire.StateSuspect, wire.ReasonOwnPause, out)
 }
 

@@ -126,7 +126,8 @@ func Parse(b []byte, f *Frame) error {
 }
 
 // Append appends f to dst and returns the extended slice. It panics when
-// f.Type is none of the types above: frames to send are made by our own code.
+// f.Type is not one that this version sends (REGISTER is reserved): frames to
+// send are made by our own code.
 func Append(dst []byte, f *Frame) []byte {
 	dst = appendHeader(dst, &f.Header)
 	switch f.Type {
@@ -143,7 +144,7 @@ func Append(dst []byte, f *Frame) []byte {
 	case TypeCookie:
 		return f.Cookie.append(dst)
 	}
-	panic("wire: append of a frame without a known type")
+	panic("wire: append of a type that is never sent")
 }
 
 // AppendPrefixed appends f as TCP carries it: its length as two bytes, then
