@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conmgr
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// DescriptorReserve returns how many descriptors conmgr needs besides those of
+// its applications: 9, 2 per instance, and 64 for what comes and goes.
+func DescriptorReserve(instances int) int { return 9 + 2*instances + 64 }
+
+// CheckDescriptors reports with all numbers when maxConnections applications,
+// proxied ones with two descriptors each, do not fit into limit.
+func CheckDescriptors(limit uint64, instances, maxConnections int, proxied bool) error {
+	each := uint64(1)
+	if proxied {
+		each = 2
+	}
+	reserve := uint64(DescriptorReserve(instances))
+	if need := reserve + each*uint64(maxConnections); need > limit {
+		return fmt.Errorf("max_connections = %d needs %d descriptors (%d for each application and %d more), but the limit is %d: raise it (LimitNOFILE, ulimit -n) or lower max_connections",
+			maxConnections, need, each, reserve, limit)
+	}
+	return nil
+}
+
+// descriptorLimit returns the soft limit, which the Go runtime has raised to
+// the hard one.
+func descriptorLimit() (uint64, error) {
+	var r unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
+		return 0, fmt.Errorf("read the descriptor limit: %w", err)
+	}
+	return r.Cur, nil
+}
+
+// entrance is one listening socket and what is behind it.
+type entrance struct {
+	listener net.Listener
+	cost     int64 // descriptors per application
+	outside  bool  // not under max_connections: conmgr.sock
+	serve    func(ctx context.Context, conn net.Conn)
+}
+
+// acceptLoop takes connections until the listener is closed.
+func (s *Server) acceptLoop(ctx context.Context, e *entrance) {
+	var sessions sync.WaitGroup
+	defer sessions.Wait()
+	for {
+		conn, err := e.listener.Accept()
+		if err != nil {
+			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+				return
+			}
+			if !s.acceptFailed(ctx, e, err) {
+				return
+			}
+			continue
+		}
+		if !s.admit(e) {
+			refused := s.stats.refusedLimit.Add(1)
+			s.logLimit(conn, refused)
+			_ = conn.Close()
+			continue
+		}
+		s.stats.accepted.Add(1)
+		sessions.Go(func() { s.serveOne(ctx, e, conn) })
+	}
+}
+
+// serveOne runs one connection and gives its place back.
+func (s *Server) serveOne(ctx context.Context, e *entrance, conn net.Conn) {
+	defer s.leave(e)
+	e.serve(ctx, conn)
+}
+
+// acceptFailed waits a little, since a missing descriptor stays missing for a
+// while. It reports false when the server ends.
+func (s *Server) acceptFailed(ctx context.Context, e *entrance, err error) bool {
+	if suppressed, ok := s.acceptLog.allow(time.Now()); ok {
+		s.log.Error("accept failed", "local", e.listener.Addr().String(), "suppressed", suppressed, "err", err)
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(50 * time.Millisecond):
+		return true
+	}
+}
+
+// admit takes a place for one application, unless max_connections or the
+// descriptors are used up.
+func (s *Server) admit(e *entrance) bool {
+	s.admission.Lock()
+	defer s.admission.Unlock()
+	if !e.outside {
+		if s.opts.MaxConnections > 0 && s.connections >= int64(s.opts.MaxConnections) {
+			return false
+		}
+		if s.descriptors+e.cost > s.budget {
+			return false
+		}
+		s.connections++
+	}
+	s.descriptors += e.cost
+	return true
+}
+
+func (s *Server) leave(e *entrance) {
+	s.admission.Lock()
+	defer s.admission.Unlock()
+	s.descriptors -= e.cost
+	if !e.outside {
+		s.connections--
+	}
+}
+
+// logLimit logs at LOG, as the seed does, but at most once a second.
+func (s *Server) logLimit(conn net.Conn, refused int64) {
+	if suppressed, ok := s.limitLog.allow(time.Now()); ok {
+		s.log.Log(context.Background(), s.opts.LevelLog, "max_connections reached, connection closed",
+			"remote", peerName(conn), "max_connections", s.opts.MaxConnections,
+			"refused", refused, "suppressed", suppressed)
+	}
+}
+
+// keepAlive finds remote clients that vanished; loopback ones cannot.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 5 * time.Minute, Interval: 30 * time.Second, Count: 6}
+
+// listenTCP binds a port on every address. With port 0 the first address
+// chooses for all. Addresses that this host does not have are skipped as long
+// as one remains.
+func listenTCP(addresses []netip.Addr, port uint16) ([]net.Listener, uint16, error) {
+	var out []net.Listener
+	var missing error
+	config := net.ListenConfig{KeepAliveConfig: keepAlive}
+	for _, a := range addresses {
+		network := "tcp4"
+		if a.Is6() {
+			network = "tcp6" // sets IPV6_V6ONLY, so that 0.0.0.0 and :: fit together
+		}
+		l, err := config.Listen(context.Background(), network, netip.AddrPortFrom(a, port).String())
+		switch {
+		case err == nil:
+			out = append(out, l)
+			port = l.Addr().(*net.TCPAddr).AddrPort().Port()
+		case errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EAFNOSUPPORT):
+			missing = err
+		default:
+			closeAll(out)
+			return nil, 0, listenError(err, netip.AddrPortFrom(a, port).String())
+		}
+	}
+	if len(out) == 0 {
+		return nil, 0, fmt.Errorf("listen on port %d: this host has none of listen_addresses: %w", port, missing)
+	}
+	return out, port, nil
+}
+
+// listenError says what to do about the usual reason.
+func listenError(err error, where string) error {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("listen on %s: the address is in use: is another conmgr running on this port?", where)
+	}
+	return fmt.Errorf("listen on %s: %w", where, err)
+}
+
+func closeAll(list []net.Listener) {
+	for _, l := range list {
+		_ = l.Close()
+	}
+}
+
+// resolveListen turns listen_addresses into addresses. localhost needs no
+// resolver; other names get five seconds in all.
+func resolveListen(names []string) ([]netip.Addr, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	var out []netip.Addr
+	for _, name := range names {
+		switch name {
+		case "*":
+			out = append(out, netip.IPv4Unspecified(), netip.IPv6Unspecified())
+			continue
+		case "localhost":
+			out = append(out, netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback())
+			continue
+		}
+		if a, err := netip.ParseAddr(name); err == nil {
+			out = append(out, a.Unmap())
+			continue
+		}
+		found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", name)
+		if err != nil {
+			return nil, fmt.Errorf("listen_addresses: resolve %q: %w", name, err)
+		}
+		for _, a := range found {
+			out = append(out, a.Unmap())
+		}
+	}
+	return uniqueAddresses(out), nil
+}
+
+func uniqueAddresses(list []netip.Addr) []netip.Addr {
+	seen := map[netip.Addr]bool{}
+	var out []netip.Addr
+	for _, a := range list {
+		if !seen[a] {
+			seen[a] = true
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// listenMark binds the port's mark, an abstract Unix socket that only one
+// process of this network namespace can have.
+func listenMark(port uint16) (net.Listener, error) {
+	name := "@pgconmgr:" + strconv.Itoa(int(port))
+	l, err := net.Listen("unix", name)
+	if err != nil {
+		return nil, listenError(err, `the abstract socket \0`+name[1:])
+	}
+	return l, nil
+}
+
+// listenSocket binds conmgr.sock with mode 0600 from the beginning. A socket
+// that nobody serves any more is replaced.
+func listenSocket(path string) (net.Listener, error) {
+	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		var err error
+		// bind(2) takes the mode of the socket's own inode (af_unix.c).
+		if e := raw.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), 0o600) }); e != nil {
+			return e
+		}
+		return err
+	}}
+	l, err := config.Listen(context.Background(), "unix", path)
+	if errors.Is(err, syscall.EADDRINUSE) && isStale(path) {
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("remove the stale socket %s: %w", path, err)
+		}
+		l, err = config.Listen(context.Background(), "unix", path)
+	}
+	if err != nil {
+		return nil, listenError(err, path)
+	}
+	return l, nil
+}
+
+// isStale reports whether path is a socket that refuses.
+func isStale(path string) bool {
+	info, err := os.Lstat(path)
+	if err != nil || info.Mode().Type() != os.ModeSocket {
+		return false
+	}
+	conn, err := net.Dial("unix", path)
+	if err == nil {
+		_ = conn.Close()
+	}
+	return errors.Is(err, syscall.ECONNREFUSED)
+}

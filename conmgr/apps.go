@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conmgr
+
+import (
+	"cmp"
+	"errors"
+	"maps"
+	"net/netip"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/pgconmgr/pgconmgr/agent/mono"
+)
+
+// AppKind is how an application reaches its instance.
+type AppKind string
+
+// The kinds. Control sessions come over conmgr.sock: they do not count as
+// applications and SHOW APPLICATIONS leaves them out.
+const (
+	KindConsole     AppKind = "console"
+	KindPassthrough AppKind = "passthrough"
+	kindControl     AppKind = "control"
+)
+
+// errStaleView means that an instance faulted after the view was made by which
+// it was chosen: route again, with a newer view.
+var errStaleView = errors.New("the instance faulted meanwhile")
+
+// holder is the end of an application that hangs on an instance. Both methods
+// are called once, in this order, on any goroutine, and must not block.
+type holder interface {
+	tell(notice []byte) // the application; notice is shared: read only
+	release()           // the instance's side, after all applications were told
+}
+
+// ender ends an application for conmgr's own reasons. Must not block.
+type ender interface {
+	end(notice []byte) // told, then closed
+	kill()             // closed without a word
+}
+
+// app is one application. The registry owns it.
+type app struct {
+	id        uint64
+	kind      AppKind
+	peer      netip.AddrPort // invalid on Unix sockets
+	local     netip.AddrPort
+	connected time.Time
+	ender     ender
+
+	// Guarded by Apps.mu.
+	owner  owner
+	state  string
+	bound  bool
+	index  int
+	target Target
+	holder holder
+}
+
+// Apps knows every application and the instance it is bound to. It may be used
+// from any goroutine.
+type Apps struct {
+	server *Server
+
+	mu      sync.Mutex // guards the following
+	nextID  uint64
+	all     map[uint64]*app
+	count   int // without control sessions
+	bound   map[int]map[*app]struct{}
+	faulted map[int]*faultMarks
+	empty   []chan struct{} // closed when count becomes 0
+}
+
+// faultMarks is when an instance was last lost to each target.
+type faultMarks [len(targetNames)]mono.Instant
+
+func newApps(s *Server) *Apps {
+	return &Apps{
+		server:  s,
+		all:     map[uint64]*app{},
+		bound:   map[int]map[*app]struct{}{},
+		faulted: map[int]*faultMarks{},
+	}
+}
+
+// Count returns the number of applications, bound or not.
+func (a *Apps) Count() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.count
+}
+
+// Bound returns how many applications hang on the instance with this index.
+func (a *Apps) Bound(instance int) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.bound[instance])
+}
+
+// Fault ends every application bound to instance f.Index, respecting f.Only,
+// and returns how many were told. It does not wait for any of them. It records
+// the event itself.
+//
+// An application that was routed by a View older than f.At is refused when it
+// binds, so none slips through between the two. Therefore the View that shows
+// the fault must be published with an At that is not before f.At.
+func (a *Apps) Fault(f Fault) (told int) {
+	view := a.server.opts.Source.View()
+	if f.Index < 0 || f.Index >= len(view.Instances) || !a.wanted(f, view) {
+		return 0
+	}
+	start := time.Now()
+	victims := a.claim(f)
+	notice := faultNotice(f, &view.Instances[f.Index])
+	inParallel(victims, func(h holder) { h.tell(notice) })
+	took := time.Since(start)
+	inParallel(victims, holder.release)
+	a.server.recordFault(f, &view.Instances[f.Index], len(victims), took)
+	return len(victims)
+}
+
+// wanted applies close_on_role_change and close_on_stale_primary.
+func (a *Apps) wanted(f Fault, v *View) bool {
+	switch {
+	case f.Only == nil:
+		return true
+	case v.Instances[f.Index].Loser:
+		return a.server.opts.CloseOnStalePrimary
+	}
+	return a.server.opts.CloseOnRoleChange
+}
+
+// claim marks the fault and takes its applications off the instance, so that
+// each is told once.
+func (a *Apps) claim(f Fault) []holder {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	marks := a.faulted[f.Index]
+	if marks == nil {
+		marks = new(faultMarks)
+		a.faulted[f.Index] = marks
+	}
+	for t := range marks {
+		if f.Only == nil || slices.Contains(f.Only, Target(t)) {
+			marks[t] = max(marks[t], f.At)
+		}
+	}
+	victims := make([]holder, 0, len(a.bound[f.Index]))
+	for m := range a.bound[f.Index] {
+		if f.Only == nil || slices.Contains(f.Only, m.target) {
+			victims = append(victims, m.holder)
+			a.unbindLocked(m)
+			m.state = "told"
+		}
+	}
+	return victims
+}
+
+// inParallel calls do for each holder, on as many goroutines as there are
+// processors when the list is long.
+func inParallel(list []holder, do func(holder)) {
+	const worthIt = 64
+	workers := min(runtime.GOMAXPROCS(0), len(list)/worthIt+1)
+	var wg sync.WaitGroup
+	for part := range slices.Chunk(list, max(1, (len(list)+workers-1)/workers)) {
+		wg.Go(func() {
+			for _, h := range part {
+				do(h)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// add registers an application that is not bound yet.
+func (a *Apps) add(m *app) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.nextID++
+	m.id = a.nextID
+	a.all[m.id] = m
+	if m.kind != kindControl {
+		a.count++
+	}
+}
+
+// remove forgets an application.
+func (a *Apps) remove(m *app) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.unbindLocked(m)
+	delete(a.all, m.id)
+	if m.kind == kindControl {
+		return
+	}
+	if a.count--; a.count == 0 {
+		for _, c := range a.empty {
+			close(c)
+		}
+		a.empty = nil
+	}
+}
+
+// bind hangs the application on an instance that was chosen by a view made at
+// the instant at; h is told when it faults. A binding before is given up.
+// It returns errStaleView when a fault of that instance is newer than at.
+func (a *Apps) bind(m *app, index int, target Target, at mono.Instant, h holder) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if marks := a.faulted[index]; marks != nil && marks[target].After(at) {
+		return errStaleView
+	}
+	a.unbindLocked(m)
+	m.bound, m.index, m.target, m.holder = true, index, target, h
+	set := a.bound[index]
+	if set == nil {
+		set = map[*app]struct{}{}
+		a.bound[index] = set
+	}
+	set[m] = struct{}{}
+	return nil
+}
+
+// unbind takes the application off its instance, if any.
+func (a *Apps) unbind(m *app) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.unbindLocked(m)
+}
+
+func (a *Apps) unbindLocked(m *app) {
+	if m.bound {
+		delete(a.bound[m.index], m)
+		m.bound, m.holder = false, nil
+	}
+}
+
+// setState changes the word that SHOW APPLICATIONS prints.
+func (a *Apps) setState(m *app, state string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	m.state = state
+}
+
+// list returns copies of all applications but control sessions, oldest first.
+func (a *Apps) list() []app {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	out := make([]app, 0, a.count)
+	for _, m := range a.all {
+		if m.kind != kindControl {
+			out = append(out, *m)
+		}
+	}
+	slices.SortFunc(out, func(x, y app) int { return cmp.Compare(x.id, y.id) })
+	return out
+}
+
+// enders returns the ends of all applications, of control sessions too when
+// asked for.
+func (a *Apps) enders(control bool) []ender {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var out []ender
+	for m := range maps.Values(a.all) {
+		if control || m.kind != kindControl {
+			out = append(out, m.ender)
+		}
+	}
+	return out
+}
+
+// gone returns a channel that is closed when no application is left.
+func (a *Apps) gone() <-chan struct{} {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	c := make(chan struct{})
+	if a.count == 0 {
+		close(c)
+	} else {
+		a.empty = append(a.empty, c)
+	}
+	return c
+}
+
+// setOwner keeps the owner found for an application.
+func (a *Apps) setOwner(id uint64, o owner) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if m := a.all[id]; m != nil {
+		m.owner = o
+	}
+}

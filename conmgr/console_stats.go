@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conmgr
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// stats are the counters of SHOW STATS.
+type stats struct {
+	accepted, refusedLimit, refusedStranger atomic.Int64
+	startupFailed, cancels                  atomic.Int64
+	targetsFound, targetsMissed             atomic.Int64
+	passConnected, passFailed, passSlow     atomic.Int64
+	faults, told                            atomic.Int64
+	bytesToInstances, bytesToClients        atomic.Int64
+}
+
+// showStats makes the rows of SHOW STATS. The names are an API.
+func (s *Server) showStats() []row {
+	s.admission.Lock()
+	connections, descriptors := s.connections, s.descriptors
+	s.admission.Unlock()
+	c := &s.stats
+	return []row{
+		{"connections_accepted", c.accepted.Load()},
+		{"connections_refused_limit", c.refusedLimit.Load()},
+		{"connections_refused_stranger", c.refusedStranger.Load()},
+		{"connections_open", connections},
+		{"descriptors_used", descriptors},
+		{"startup_failed", c.startupFailed.Load()},
+		{"cancel_requests", c.cancels.Load()},
+		{"targets_found", c.targetsFound.Load()},
+		{"targets_missed", c.targetsMissed.Load()},
+		{"passthrough_connected", c.passConnected.Load()},
+		{"passthrough_failed", c.passFailed.Load()},
+		{"passthrough_slow", c.passSlow.Load()},
+		{"faults", c.faults.Load()},
+		{"applications_told", c.told.Load()},
+		{"bytes_to_instances", c.bytesToInstances.Load()},
+		{"bytes_to_clients", c.bytesToClients.Load()},
+	}
+}
+
+// maxEvents is how many SHOW EVENTS keeps.
+const maxEvents = 1000
+
+// eventRing keeps the latest events.
+type eventRing struct {
+	mu   sync.Mutex // guards the following
+	list []Event
+	next int // the oldest, once the ring is full
+}
+
+func (r *eventRing) add(e Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.list) < maxEvents {
+		r.list = append(r.list, e)
+		return
+	}
+	r.list[r.next] = e
+	r.next = (r.next + 1) % maxEvents
+}
+
+// all returns a copy, oldest first.
+func (r *eventRing) all() []Event {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := make([]Event, 0, len(r.list))
+	out = append(out, r.list[r.next:]...)
+	return append(out, r.list[:r.next]...)
+}
+
+// Event keeps an event for SHOW EVENTS. It does not log. A zero At is now.
+func (s *Server) Event(e Event) {
+	if e.At.IsZero() {
+		e.At = time.Now()
+	}
+	s.events.add(e)
+}
+
+// recordFault keeps, counts and logs what Apps.Fault did.
+func (s *Server) recordFault(f Fault, n *InstanceView, told int, took time.Duration) {
+	s.stats.faults.Add(1)
+	s.stats.told.Add(int64(told))
+	s.Event(Event{Kind: "fault", Instance: n.Number, Reason: f.Reason, Silence: f.Silence,
+		Applications: told, Detail: n.Why})
+	if told > 0 {
+		s.log.Info("applications told of a fault", "instance", n.Number, "host", n.Host,
+			"why", f.Reason, "silence", f.Silence, "applications", told, "took", took)
+	}
+}
+
+// throttle lets one log line through per interval and counts the others.
+type throttle struct {
+	every time.Duration
+
+	mu         sync.Mutex // guards the following
+	next       time.Time
+	suppressed int
+}
+
+// allow reports whether a line may be logged, and how many were not since the
+// last one.
+func (t *throttle) allow(now time.Time) (suppressed int, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if now.Before(t.next) {
+		t.suppressed++
+		return 0, false
+	}
+	suppressed, t.suppressed = t.suppressed, 0
+	t.next = now.Add(t.every)
+	return suppressed, true
+}

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package conmgr is the client daemon: it knows what each instance is, tells
+// applications which one to use, and tells them at once when it is lost.
+//
+// # Console
+//
+// The console speaks the PostgreSQL frontend/backend protocol, version 3.0 to
+// 3.2, on the application port (TCP), on the abstract Unix socket
+// \0pgconmgr:PORT (the port's mark), and on conmgr.sock in the directory of
+// conmgr (mode 0600, outside max_connections). The database is conmgr, any
+// user, no password. Encryption is declined. The simple and the extended
+// protocol, text and binary results work; commands take no parameters. What
+// follows is an interface that drivers build on: names, types, order,
+// SQLSTATEs and the payload change only by addition at the end.
+//
+// Columns are text (OID 25) or, where marked, int8 (OID 20). An unknown text
+// is empty, an unknown int8 is NULL. Times are RFC 3339 in UTC with
+// milliseconds.
+//
+//	SHOW STATUS        status, pid int8, started, version, applications int8,
+//	                   instances int8
+//	SHOW INSTANCES     number int8, host, hostaddr, port int8, monitoring,
+//	                   heartbeat, attribute, status, read_only, timeline int8,
+//	                   wal, system_identifier, rtt_ms, heard_ms int8,
+//	                   lost int8, received int8, reason, why
+//	SHOW APPLICATIONS  id int8, kind, addr, port int8, pid int8, uid int8,
+//	                   target, instance int8, host, connected, state
+//	SHOW CONFIG        name, value, file, default, context
+//	SHOW EVENTS        at, kind, instance int8, reason, silence_ms int8,
+//	                   applications int8, detail
+//	SHOW STATS         name, value int8
+//	SHOW VERSION       version
+//	SHOW HELP          command, description
+//	TARGET attribute   number int8, host, hostaddr, port int8, attribute
+//	SHUTDOWN mode      nothing; mode is smart, fast, immediate or restart;
+//	                   on conmgr.sock only
+//
+// In SHOW INSTANCES monitoring is unknown, monitored, unmonitored, faulted or
+// foreign; heartbeat is down, init, up, late or suspect; attribute is primary,
+// standby or unknown; status is up, down, unresponsive or unknown; read_only is
+// on or off; wal is printed as pg_lsn is; rtt_ms has three decimals; heard_ms
+// is the age of the last valid heartbeat.
+//
+// In SHOW APPLICATIONS kind is console, passthrough or proxy. Only conmgr's own
+// user, root and sessions on conmgr.sock see the rows of other users.
+//
+// TARGET takes any, read-write, read-only, primary, standby, prefer-standby or
+// prefer-read and answers the instances that have the attribute, best first.
+// It binds the session to the first one; a later TARGET binds it anew. When
+// that instance is lost, the session gets
+//
+//	NotificationResponse  channel conmgr_fault, payload
+//	                      {"instance":1,"host":"db1","hostaddr":"192.0.2.1",
+//	                       "port":5432,"reason":"timeout","silence_ms":1500}
+//	ErrorResponse         FATAL 57P01
+//
+// and is closed. When conmgr itself ends, every session gets the same with
+// instance 0 and the reason stop or restart; after restart conmgr comes back
+// within seconds.
+//
+// SQLSTATEs:
+//
+//	08P01  a message or startup packet that breaks the protocol
+//	0A000  a protocol version that is not 3.x
+//	22023  TARGET with an unknown attribute
+//	25P02  a command in a failed transaction
+//	28000  no user name in the startup packet
+//	3D000  a database other than conmgr; the hint names the pass-through ports
+//	42501  SHUTDOWN elsewhere than on conmgr.sock
+//	42601  unknown command; the hint names SHOW HELP
+//	53400  too many prepared statements or portals
+//	55000  SHUTDOWN that could not be begun
+//	57P01  the instance is lost, or conmgr ends: the session is closed
+//	57P03  conmgr is ending and takes no new sessions; on pass-through ports
+//	       also: no instance to connect to
+//	58C01  TARGET: no instance has the attribute; the message says the state
+//	       of each
+//
+// Besides, the console survives what drivers send unasked: empty queries and
+// comments, SET, RESET, BEGIN, COMMIT, ROLLBACK, SAVEPOINT, DISCARD,
+// DEALLOCATE, LISTEN, UNLISTEN, CLOSE ALL, SHOW of the usual parameters,
+// SELECT 1, version(), pg_is_in_recovery() and the like.
+//
+// # Pass-through
+//
+// A port of proxy_listen passes bytes blindly to the best instance of its
+// target. An application costs two descriptors and, while it is idle, no
+// buffer. When its instance is lost both sides are closed. When there is no
+// instance, the client gets FATAL 57P03 with the state of each; encryption is
+// declined before, so a client with sslmode=require only learns that. A cancel
+// request is a connection of its own and reaches the instance that is best at
+// that moment. Peers that are neither loopback nor in proxy_allow are closed.
+package conmgr

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conmgr
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// relayState is how far a relay has come:
+//
+//	connecting -> up -> lost
+//	          \_________/
+type relayState uint8
+
+const (
+	relayConnecting relayState = iota
+	relayUp
+	relayLost
+)
+
+// relay passes bytes between a client and an instance. It holds two
+// descriptors, and memory only while bytes move.
+type relay struct {
+	client *net.TCPConn
+	cancel context.CancelFunc // of the connect
+
+	mu     sync.Mutex // guards the following
+	state  relayState
+	server *net.TCPConn // set when up
+
+	toClient, toServer atomic.Int64 // bytes read from one side, not yet taken by the other's kernel
+}
+
+// up takes the connection to the instance. It reports false when the instance
+// was lost meanwhile.
+func (r *relay) up(server *net.TCPConn) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.state == relayLost {
+		return false
+	}
+	r.state, r.server = relayUp, server
+	return true
+}
+
+func (r *relay) isLost() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.state == relayLost
+}
+
+// lose marks the loss and returns the state before.
+func (r *relay) lose() relayState {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	before := r.state
+	r.state = relayLost
+	return before
+}
+
+// tell ends the client's side, or the attempt to connect. The notice is not
+// for this protocol: what the bytes mean is not known here.
+func (r *relay) tell([]byte) {
+	switch r.lose() {
+	case relayConnecting:
+		r.cancel()
+	case relayUp:
+		endSide(r.client, &r.toClient)
+	}
+}
+
+// release ends the instance's side.
+func (r *relay) release() {
+	if server := r.instance(); server != nil {
+		endSide(server, &r.toServer)
+	}
+}
+
+// kill resets the instance's side.
+func (r *relay) kill() {
+	r.lose()
+	r.cancel()
+	if server := r.instance(); server != nil {
+		reset(server)
+	}
+}
+
+func (r *relay) instance() *net.TCPConn {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.server
+}
+
+// endSide ends one side of a relay at a fault: with RST while bytes for it are
+// unsent, so that nobody takes a part for the whole and no dead peer is sent
+// retransmissions; else with FIN. The pumps wake and close.
+func endSide(conn *net.TCPConn, unsent *atomic.Int64) {
+	if unsent.Load() > 0 || queued(conn) > 0 {
+		reset(conn)
+		return
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return // closed already
+	}
+	_ = raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) })
+}
+
+// queued returns how many bytes the peer has not acknowledged (SIOCOUTQ).
+func queued(conn *net.TCPConn) int {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	n := 0
+	_ = raw.Control(func(fd uintptr) {
+		if q, err := unix.IoctlGetInt(int(fd), unix.TIOCOUTQ); err == nil {
+			n = q
+		}
+	})
+	return n
+}
+
+// run passes bytes until both directions have ended, then closes both sides.
+func (r *relay) run(s *Server) {
+	server := r.instance()
+	var back sync.WaitGroup
+	back.Go(func() { r.pump(r.client, server, &r.toClient, &s.stats.bytesToClients) })
+	r.pump(server, r.client, &r.toServer, &s.stats.bytesToInstances)
+	back.Wait()
+	_ = server.Close()
+	_ = r.client.Close()
+}
+
+// pump copies one direction. The end of the stream is passed on as such (half
+// close); any other error resets both sides, since bytes may be missing.
+func (r *relay) pump(dst, src *net.TCPConn, unsent, total *atomic.Int64) {
+	from, err := newReceiver(src)
+	for err == nil {
+		err = passOne(dst, from, unsent, total)
+	}
+	if errors.Is(err, io.EOF) && dst.CloseWrite() == nil {
+		return
+	}
+	if r.isLost() && !errors.Is(err, net.ErrClosed) {
+		return // both sides were ended as they should
+	}
+	reset(dst)
+	reset(src)
+}
+
+// passOne passes what one read brings.
+func passOne(dst *net.TCPConn, from *receiver, unsent, total *atomic.Int64) error {
+	c, err := from.receive()
+	if err != nil {
+		return err
+	}
+	defer c.free()
+	unsent.Store(int64(c.n))
+	if _, err := dst.Write(c.bytes()); err != nil {
+		return err
+	}
+	unsent.Store(0)
+	total.Add(int64(c.n))
+	return nil
+}
