@@ -42,11 +42,7 @@ func NewServer(opts ServerOptions) (*Server, error) {
 	if err := opts.check(); err != nil {
 		return nil, err
 	}
-	limit, err := descriptorLimit()
-	if err != nil {
-		return nil, err
-	}
-	s := &Server{opts: opts, log: opts.Log, budget: int64(limit) - int64(opts.DescriptorReserve)}
+	s := &Server{opts: opts, log: opts.Log, budget: int64(opts.Descriptors)}
 	s.startupLog.every, s.strangerLog.every = time.Minute, time.Minute
 	s.acceptLog.every, s.limitLog.every = time.Second, time.Second
 	s.apps = newApps(s)

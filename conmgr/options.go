@@ -17,23 +17,11 @@ import (
 // never return nil, and may be called from any goroutine.
 type Source interface{ View() *View }
 
-// Router orders the instances that a target may be sent to. The result holds
+// Routes orders the instances that a target may be sent to. The result holds
 // indexes into v.Instances, best first. With no such instance it returns an
 // error whose text, meant for the user, says the state of each instance.
-type Router interface {
+type Routes interface {
 	Route(v *View, t Target) ([]int, error)
-}
-
-// ProxyPort is one pass-through port of proxy_listen.
-type ProxyPort struct {
-	Port   uint16
-	Target Target
-}
-
-// ConfigRow is one line of SHOW CONFIG.
-type ConfigRow struct {
-	Name, Value, File, Default string
-	Context                    string // reload or restart
 }
 
 // Status is what SHOW STATUS says of the daemon itself.
@@ -61,7 +49,7 @@ type ServerOptions struct {
 	Log      *slog.Logger        // nil discards
 	LevelLog slog.Level          // the seed's level LOG
 	Source   Source              // required
-	Router   Router              // required
+	Router   Routes              // required
 	Clock    func() mono.Instant // nil is the boot-time clock
 
 	Port            uint16         // console; 0 lets the kernel choose
@@ -71,10 +59,10 @@ type ServerOptions struct {
 	ProxyAllow      []netip.Prefix // peers of pass-through besides loopback
 
 	// MaxConnections bounds all applications but those of conmgr.sock; 0 means
-	// as many as there are descriptors. DescriptorReserve is what is left for
-	// everything else; 0 computes it (see Descriptors).
-	MaxConnections    int
-	DescriptorReserve int
+	// as many as there are descriptors. Descriptors is how many of those
+	// applications may use in all (see DescriptorsLeft).
+	MaxConnections int
+	Descriptors    uint64
 
 	// ConnectTimeout bounds one connection to an instance by pass-through;
 	// 0 means 5 s. Then the next candidate is tried.
@@ -113,9 +101,6 @@ func (o *ServerOptions) check() error {
 	}
 	if o.ConnectTimeout == 0 {
 		o.ConnectTimeout = 5 * time.Second
-	}
-	if o.DescriptorReserve == 0 {
-		o.DescriptorReserve = DescriptorReserve(len(o.Source.View().Instances))
 	}
 	if o.Config == nil {
 		o.Config = func() []ConfigRow { return nil }

@@ -1,0 +1,427 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conmgr
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	mathrand "math/rand/v2"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pgconmgr/pgconmgr/agent/heartbeat"
+	"github.com/pgconmgr/pgconmgr/agent/mono"
+	"github.com/pgconmgr/pgconmgr/agent/peer"
+	"github.com/pgconmgr/pgconmgr/agent/wire"
+)
+
+// monitor is the shell of the fleet: it feeds it with what the heartbeat
+// sessions, the doors and the resolver say, and carries out its actions. The
+// fleet and all of the following belong to the loop goroutine; only view is
+// shared.
+type monitor struct {
+	cfg      *Config
+	log      *slog.Logger
+	loop     *peer.Loop
+	fleet    *Fleet
+	acts     []*Actions // free ones
+	watches  []*watch
+	timer    *peer.Timer
+	figures  *peer.Timer
+	resolver *Resolver
+	signals  wire.Flags
+	slowEnd  *peer.Timer
+
+	view atomic.Pointer[View]
+
+	// fault ends the applications of an instance and returns how many. It is
+	// called in order from a goroutine of its own, because it takes milliseconds.
+	fault func(Fault) int
+	// event keeps a line for SHOW EVENTS. May be called from any goroutine.
+	event func(Event)
+	// learned keeps a system identifier in the directory.
+	learned func(uint64)
+
+	faults queue[Fault]
+	tasks  sync.WaitGroup // doors and other short-lived goroutines
+	ctx    context.Context
+}
+
+// watch is one instance: its session and what is asked about it.
+type watch struct {
+	m       *monitor
+	index   int
+	backend Backend
+	session *peer.Session
+	trouble string // last error of an attempt, to log each kind once
+}
+
+// newMonitor prepares the sessions to all instances; nothing happens until run.
+func newMonitor(cfg *Config, id wire.ID, incarnation, systemID uint64, log *slog.Logger) (*monitor, error) {
+	loop, err := peer.NewLoop(log)
+	if err != nil {
+		return nil, err
+	}
+	m := &monitor{cfg: cfg, log: log, loop: loop, fleet: NewFleet(fleetConfig(cfg), systemID, loop.Now())}
+	m.ctx = context.Background()
+	m.timer = loop.NewTimer(m.tick)
+	m.figures = loop.NewTimer(m.readFigures)
+	m.slowEnd = loop.NewTimer(func() { m.signal(m.signals &^ wire.FlagSlow) })
+	m.view.Store(m.fleet.View(loop.Now()))
+	m.faults.ready = make(chan struct{}, 1)
+	hb := heartbeat.Config{
+		Interval: cfg.HeartbeatInterval, Timeout: cfg.HeartbeatTimeout,
+		ConnectInterval: cfg.HeartbeatConnectInterval, ConnectTimeout: cfg.HeartbeatConnectTimeout,
+		Self: id, Incarnation: incarnation, Nonce: newNonce,
+	}
+	hosts := make([]string, len(cfg.Backends))
+	for i, b := range cfg.Backends {
+		hosts[i] = b.Host
+		if b.HostAddr.IsValid() {
+			hosts[i] = b.HostAddr.String()
+		}
+	}
+	m.resolver = NewResolver(ResolverConfig{Found: m.found, Log: log}, hosts)
+	for i, b := range cfg.Backends {
+		w := &watch{m: m, index: i, backend: b}
+		w.session = loop.Dial(hb, netip.AddrPort{}, w)
+		m.watches = append(m.watches, w)
+		w.pick(false)
+	}
+	return m, nil
+}
+
+// fleetConfig is what the fleet goes by.
+func fleetConfig(cfg *Config) FleetConfig {
+	fc := FleetConfig{
+		Interval: cfg.HeartbeatInterval, Timeout: cfg.HeartbeatTimeout,
+		CloseOnRoleChange: cfg.CloseOnRoleChange, CloseOnStalePrimary: cfg.CloseOnStalePrimary,
+		SystemID: cfg.SystemIdentifier, DoorTimeout: doorTimeout, Random: mathrand.Float64,
+	}
+	if cfg.AgentSilenceIsFault {
+		fc.AgentSilence = SilenceFault
+	}
+	for _, b := range cfg.Backends {
+		fb := FleetBackend{Number: b.Number, Host: b.Host, Port: b.Port, WatchdogPort: b.WatchdogPort}
+		if b.HostAddr.IsValid() {
+			fb.HostAddr = b.HostAddr.String()
+		}
+		fc.Backends = append(fc.Backends, fb)
+	}
+	return fc
+}
+
+// found is called by the resolver, off the loop, when an address came to be
+// known or has changed.
+func (m *monitor) found(index int, _ netip.Addr) {
+	m.loop.Do(func() { m.watches[index].pick(false) })
+}
+
+// pick sets the address for the next attempt; failed says that the one before
+// was not reached.
+func (w *watch) pick(failed bool) {
+	m := w.m
+	addr, ok := m.resolver.Pick(m.loop.Now(), w.index, failed)
+	if !ok {
+		return
+	}
+	w.session.SetAddr(netip.AddrPortFrom(addr, w.backend.WatchdogPort))
+	if !heartbeat.Armed(w.session.Machine().State()) {
+		m.act(func(now mono.Instant, out *Actions) { m.fleet.Addr(now, w.index, addr, out) })
+	}
+}
+
+func newNonce() (n wire.ID) {
+	_, _ = rand.Read(n[:]) // never fails (crypto/rand)
+	return n
+}
+
+// View returns the present picture of all instances.
+func (m *monitor) View() *View { return m.view.Load() }
+
+// run runs the heartbeats until ctx ends.
+func (m *monitor) run(ctx context.Context) error {
+	m.ctx = ctx
+	defer m.tasks.Wait()
+	defer m.resolver.Close()
+	m.tasks.Go(func() { m.deliver(ctx) })
+	m.loop.Do(func() {
+		m.readFigures()
+		m.tick()
+	})
+	return m.loop.Run(ctx)
+}
+
+// stop says BYE to every watchdog and waits until that is written.
+func (m *monitor) stop(kind wire.ByeKind) {
+	done := make(chan struct{})
+	m.loop.Do(func() {
+		for _, w := range m.watches {
+			w.session.Stop(kind)
+		}
+		close(done)
+	})
+	select {
+	case <-done:
+	case <-m.ctx.Done():
+	}
+}
+
+// act calls the fleet and carries out what it asks for.
+func (m *monitor) act(call func(now mono.Instant, out *Actions)) {
+	out := new(Actions)
+	if n := len(m.acts); n > 0 {
+		out, m.acts = m.acts[n-1], m.acts[:n-1]
+	}
+	call(m.loop.Now(), out)
+	m.carryOut(out)
+	out.Reset()
+	m.acts = append(m.acts, out)
+	m.timer.Set(m.fleet.Next())
+}
+
+func (m *monitor) carryOut(out *Actions) {
+	if out.ViewChanged {
+		m.publish()
+	}
+	for _, f := range out.Faults {
+		m.faults.push(f)
+	}
+	for _, i := range out.AskDoor {
+		m.askDoor(i)
+	}
+	for _, e := range out.Eager {
+		m.watches[e.Index].session.SetEager(e.On)
+	}
+	if out.Learned != 0 {
+		id := out.Learned
+		m.tasks.Go(func() { m.learned(id) })
+	}
+	for _, e := range out.Log {
+		m.report(e)
+	}
+}
+
+// publish makes the fleet's picture the one that applications are routed by.
+// While no primary is in it, the watchdogs are asked to look often.
+func (m *monitor) publish() {
+	v := m.fleet.View(m.loop.Now())
+	m.view.Store(v)
+	seek := wire.FlagSeek
+	for i := range v.Instances {
+		in := &v.Instances[i]
+		if in.Monitoring == Monitored && in.Instance.Status == wire.StatusUp && in.Instance.Attribute == wire.AttributePrimary {
+			seek = 0
+		}
+	}
+	m.signal(m.signals&^wire.FlagSeek | seek)
+}
+
+func (m *monitor) signal(signals wire.Flags) {
+	if signals == m.signals {
+		return
+	}
+	m.signals = signals
+	for _, w := range m.watches {
+		w.session.Signal(signals)
+	}
+}
+
+// slowSignal is how long a slow connect is told to the watchdogs.
+const slowSignal = 5 * time.Second
+
+// slowConnect asks the instance's watchdog to look at its door. It may be called
+// from any goroutine.
+func (m *monitor) slowConnect(index int) {
+	m.loop.Do(func() {
+		m.signals |= wire.FlagSlow
+		m.watches[index].session.Signal(m.signals)
+		m.slowEnd.Set(m.loop.Now().Add(slowSignal))
+	})
+}
+
+func (m *monitor) tick() {
+	m.act(func(now mono.Instant, out *Actions) { m.fleet.Tick(now, out) })
+}
+
+// figuresLeast bounds how often the figures are read.
+const figuresLeast = 10 * time.Millisecond
+
+// readFigures hands the sessions' figures to the fleet every interval, and the
+// signs of life of the kernels of silent agents' hosts.
+func (m *monitor) readFigures() {
+	m.act(func(now mono.Instant, out *Actions) {
+		for i, w := range m.watches {
+			machine := w.session.Machine()
+			st := machine.Stats()
+			m.fleet.Heard(now, i, st.RTT, machine.LastValid(), st.Lost, st.Received, out)
+			if machine.State() != wire.StateUp {
+				if life := w.session.KernelLife(); !life.IsZero() {
+					m.fleet.KernelLife(now, i, life, out)
+				}
+			}
+		}
+	})
+	every := max(min(m.cfg.HeartbeatInterval, time.Second), figuresLeast)
+	m.figures.Set(m.loop.Now().Add(every))
+}
+
+// Changed implements peer.Handler.
+func (w *watch) Changed(s *peer.Session, c heartbeat.Change) {
+	if c.To == wire.StateUp {
+		w.trouble = ""
+		w.addr()
+	}
+	w.m.act(func(now mono.Instant, out *Actions) {
+		if life := s.KernelLife(); !life.IsZero() {
+			w.m.fleet.KernelLife(now, w.index, life, out)
+		}
+		w.m.fleet.Changed(now, w.index, c, out)
+	})
+	if c.To == wire.StateDown {
+		w.pick(c.From == wire.StateInit)
+	}
+}
+
+// addr tells the fleet the very address that the live heartbeat uses.
+func (w *watch) addr() {
+	w.m.act(func(now mono.Instant, out *Actions) {
+		w.m.fleet.Addr(now, w.index, w.session.Remote().Addr(), out)
+	})
+}
+
+// Told implements peer.Handler.
+func (w *watch) Told(s *peer.Session) {
+	w.m.act(func(now mono.Instant, out *Actions) {
+		w.m.fleet.Instance(now, w.index, s.Machine().Instance(), out)
+	})
+}
+
+// Refused implements peer.Handler.
+func (w *watch) Refused(_ *peer.Session, r wire.Refuse) {
+	w.complain(slog.LevelError, "watchdog refuses the heartbeat", refusal(r, w.m.cfg))
+}
+
+// Broken implements peer.Handler.
+func (w *watch) Broken(s *peer.Session, err error) {
+	w.complain(slog.LevelDebug, "heartbeat connection ended", err.Error())
+}
+
+// complain logs trouble with a watchdog once per kind until a session is armed.
+func (w *watch) complain(level slog.Level, message, why string) {
+	if w.trouble == why {
+		return
+	}
+	w.trouble = why
+	w.m.log.Log(w.m.ctx, level, message, "instance", w.name(), "remote", w.session.Remote(), "why", why)
+}
+
+func (w *watch) name() string {
+	v := w.m.View().Instances[w.index]
+	return v.Name()
+}
+
+// refusal tells a REFUSE in words: what the watchdog expects, and where.
+func refusal(r wire.Refuse, cfg *Config) string {
+	switch r.Code {
+	case wire.CodeVersion:
+		return fmt.Sprintf("it speaks another version of the heartbeat protocol; this conmgr speaks version %d", wire.Version)
+	case wire.CodeFull:
+		return fmt.Sprintf("it serves as many conmgrs as it may: expected fewer than watchdog.max_heartbeat_connections = %d", r.Limit)
+	case wire.CodeInterval:
+		return fmt.Sprintf("heartbeat_interval is %v: expected at least watchdog.min_heartbeat_interval = %d ms", cfg.HeartbeatInterval, r.Limit)
+	case wire.CodeTimeout:
+		return fmt.Sprintf("heartbeat_timeout is %v: expected at most watchdog.max_heartbeat_timeout = %d ms", cfg.HeartbeatTimeout, r.Limit)
+	case wire.CodeAddress:
+		return "the address of this host is not in watchdog.clients"
+	case wire.CodePerAddress:
+		return fmt.Sprintf("this address has %d sessions already: expected fewer", r.Limit)
+	case wire.CodeKey:
+		return "it requires a key, or does not know this one"
+	case wire.CodeStopping:
+		return "it is stopping"
+	}
+	return fmt.Sprintf("code %d, which this version does not know", r.Code)
+}
+
+// askDoor tries the instance's own port, off the loop.
+func (m *monitor) askDoor(index int) {
+	w := m.watches[index]
+	asked := m.loop.Now()
+	addr := netip.AddrPortFrom(m.View().Instances[index].Addr, w.backend.Port)
+	m.tasks.Go(func() {
+		ctx, cancel := context.WithTimeout(m.ctx, doorTimeout)
+		defer cancel()
+		outcome := Door(ctx, new(net.Dialer).DialContext, addr)
+		m.loop.Do(func() {
+			m.act(func(now mono.Instant, out *Actions) {
+				m.fleet.Door(now, index, DoorResult{Asked: asked, Outcome: outcome}, out)
+			})
+		})
+	})
+}
+
+// doorTimeout is how long a door may take to answer.
+const doorTimeout = 2 * time.Second
+
+// report logs what the fleet has to say and keeps it for SHOW EVENTS.
+func (m *monitor) report(e Entry) {
+	level := slog.Level(e.Level)
+	if level == slog.LevelInfo {
+		level = LevelLog // what happened to an instance is for every operator
+	}
+	m.log.Log(m.ctx, level, e.Message, e.Args...)
+}
+
+// deliver carries faults to the applications, in order.
+func (m *monitor) deliver(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-m.faults.ready:
+		}
+		for _, f := range m.faults.take() {
+			told := m.fault(f)
+			v := m.View().Instances[f.Index]
+			m.event(Event{
+				At: time.Now(), Kind: "fault", Instance: v.Number, Reason: f.Reason,
+				Silence: f.Silence, Applications: told, Detail: v.Name() + ": " + v.Why,
+			})
+			m.log.Log(ctx, LevelLog, "applications told of a fault", "instance", v.Name(),
+				"why", f.Reason, "silence", f.Silence.Round(time.Millisecond), "applications", told)
+		}
+	}
+}
+
+// queue is an unbounded mailbox: the sender must never block, and nothing may
+// be lost.
+type queue[T any] struct {
+	ready chan struct{} // holds one token while there is something
+
+	mu    sync.Mutex // guards the following
+	items []T
+}
+
+func (q *queue[T]) push(item T) {
+	q.mu.Lock()
+	q.items = append(q.items, item)
+	q.mu.Unlock()
+	select {
+	case q.ready <- struct{}{}:
+	default:
+	}
+}
+
+func (q *queue[T]) take() []T {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	items := q.items
+	q.items = nil
+	return items
+}
