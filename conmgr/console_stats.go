@@ -3,6 +3,7 @@
 package conmgr
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -89,7 +90,7 @@ func (s *Server) recordFault(f Fault, n *InstanceView, told int, took time.Durat
 	s.Event(Event{Kind: "fault", Instance: n.Number, Reason: f.Reason, Silence: f.Silence,
 		Applications: told, Detail: n.Why})
 	if told > 0 {
-		s.log.Info("applications told of a fault", "instance", n.Number, "host", n.Host,
+		s.log.Log(context.Background(), s.opts.LevelLog, "applications told of a fault", "instance", n.Number, "host", n.Host,
 			"why", f.Reason, "silence", f.Silence, "applications", told, "took", took)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	mathrand "math/rand/v2"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,8 +40,9 @@ type monitor struct {
 
 	view atomic.Pointer[View]
 
-	// fault ends the applications of an instance and returns how many. It is
-	// called in order from a goroutine of its own, because it takes milliseconds.
+	// fault ends the applications of an instance, records that, and returns how
+	// many. It is called in order from a goroutine of its own, because it takes
+	// milliseconds.
 	fault func(Fault) int
 	// event keeps a line for SHOW EVENTS. May be called from any goroutine.
 	event func(Event)
@@ -74,6 +76,7 @@ func newMonitor(cfg *Config, id wire.ID, incarnation, systemID uint64, log *slog
 	m.slowEnd = loop.NewTimer(func() { m.signal(m.signals &^ wire.FlagSlow) })
 	m.view.Store(m.fleet.View(loop.Now()))
 	m.faults.ready = make(chan struct{}, 1)
+	m.event = func(Event) {}
 	hb := heartbeat.Config{
 		Interval: cfg.HeartbeatInterval, Timeout: cfg.HeartbeatTimeout,
 		ConnectInterval: cfg.HeartbeatConnectInterval, ConnectTimeout: cfg.HeartbeatConnectTimeout,
@@ -376,6 +379,18 @@ func (m *monitor) report(e Entry) {
 		level = LevelLog // what happened to an instance is for every operator
 	}
 	m.log.Log(m.ctx, level, e.Message, e.Args...)
+	m.event(e.event())
+}
+
+// event is the entry as a line of SHOW EVENTS. The fleet's entries name the
+// instance as their first attribute.
+func (e Entry) event() Event {
+	var text strings.Builder
+	text.WriteString(e.Message)
+	for i := 0; i+1 < len(e.Args); i += 2 {
+		fmt.Fprintf(&text, " %v=%v", e.Args[i], e.Args[i+1])
+	}
+	return Event{Kind: "state", Detail: text.String()}
 }
 
 // deliver carries faults to the applications, in order.
@@ -387,14 +402,7 @@ func (m *monitor) deliver(ctx context.Context) {
 		case <-m.faults.ready:
 		}
 		for _, f := range m.faults.take() {
-			told := m.fault(f)
-			v := m.View().Instances[f.Index]
-			m.event(Event{
-				At: time.Now(), Kind: "fault", Instance: v.Number, Reason: f.Reason,
-				Silence: f.Silence, Applications: told, Detail: v.Name() + ": " + v.Why,
-			})
-			m.log.Log(ctx, LevelLog, "applications told of a fault", "instance", v.Name(),
-				"why", f.Reason, "silence", f.Silence.Round(time.Millisecond), "applications", told)
+			m.fault(f)
 		}
 	}
 }

@@ -5,7 +5,20 @@ package conmgr
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"log/slog"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/pgconmgr/pgconmgr/agent/mono/clock"
+	"github.com/pgconmgr/pgconmgr/agent/wire"
 )
 
 // ErrImmediate as the cause of Run's cancelled context means: stop at once, tell
@@ -21,9 +34,192 @@ type RunOptions struct {
 	Version     string
 }
 
+// daemon is one running conmgr.
+type daemon struct {
+	options  RunOptions
+	log      *slog.Logger
+	monitor  *monitor
+	server   *Server
+	started  time.Time
+	requests chan ShutdownMode
+}
+
 // Run is the whole life of a conmgr. It returns nil after a shutdown that was
 // asked for, through ctx or through conmgr.sock.
-func Run(ctx context.Context, _ RunOptions) error {
-	<-ctx.Done()
-	return nil
+func Run(ctx context.Context, o RunOptions) error {
+	d, err := newDaemon(o)
+	if err != nil {
+		return err
+	}
+	return d.run(ctx)
+}
+
+func newDaemon(o RunOptions) (*daemon, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	id, err := o.Directory.ID()
+	if err != nil {
+		return nil, err
+	}
+	systemID, err := readSystemID(o.Directory)
+	if err != nil {
+		return nil, err
+	}
+	d := &daemon{options: o, log: o.Log, started: time.Now(), requests: make(chan ShutdownMode, 4)}
+	if d.monitor, err = newMonitor(o.Config, wire.ID(id), o.Incarnation, systemID, o.Log); err != nil {
+		return nil, err
+	}
+	options, err := d.serverOptions()
+	if err != nil {
+		return nil, err
+	}
+	if d.server, err = NewServer(options); err != nil {
+		return nil, err
+	}
+	d.monitor.fault = d.server.Apps().Fault
+	d.monitor.event = d.server.Event
+	d.monitor.learned = d.keepSystemID
+	return d, nil
+}
+
+func (d *daemon) serverOptions() (ServerOptions, error) {
+	cfg := d.options.Config
+	balance, err := ParseBalance(cfg.LoadBalance)
+	if err != nil {
+		return ServerOptions{}, err
+	}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return ServerOptions{}, fmt.Errorf("read the limit on file descriptors: %w", err)
+	}
+	return ServerOptions{
+		Log: d.log, LevelLog: LevelLog, Source: d.monitor,
+		Router: NewRouter(Policy{LoadBalance: balance, Random: rand.IntN, Now: clock.Now}),
+		Port:   cfg.Port, ListenAddresses: cfg.ListenAddresses, SocketPath: d.options.Directory.SocketPath(),
+		ProxyListen: cfg.ProxyListen, ProxyAllow: cfg.ProxyAllow,
+		MaxConnections: int(cfg.MaxConnections), Descriptors: DescriptorsLeft(cfg, limit.Cur),
+		CloseOnRoleChange: cfg.CloseOnRoleChange, CloseOnStalePrimary: cfg.CloseOnStalePrimary,
+		Config: cfg.Rows, Status: d.status, Shutdown: d.requestShutdown, SlowConnect: d.monitor.slowConnect,
+	}, nil
+}
+
+func (d *daemon) status() Status {
+	state := "ready"
+	if d.server.stopping.Load() {
+		state = "shutting down"
+	}
+	return Status{State: state, PID: os.Getpid(), Started: d.started, Version: d.options.Version}
+}
+
+// requestShutdown is asked for on conmgr.sock.
+func (d *daemon) requestShutdown(mode ShutdownMode) error {
+	select {
+	case d.requests <- mode:
+		return nil
+	default:
+		return errors.New("a shutdown is going on already")
+	}
+}
+
+func (d *daemon) run(ctx context.Context) error {
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	g, running := errgroup.WithContext(running)
+	g.Go(func() error { return d.monitor.run(running) })
+	g.Go(func() error { return d.server.Run(running) })
+	g.Go(func() error {
+		defer stop()
+		d.awaitShutdown(ctx, running)
+		return nil
+	})
+	d.log.Log(ctx, LevelLog, "conmgr starts", "port", d.server.Port(), "instances", len(d.options.Config.Backends))
+	err := g.Wait()
+	d.log.Log(ctx, LevelLog, "conmgr stops")
+	return err
+}
+
+// awaitShutdown returns when conmgr is to end: everybody has been told. A smart
+// shutdown waits for the applications and can be hurried by a harder one.
+func (d *daemon) awaitShutdown(asked, running context.Context) {
+	mode := d.nextRequest(asked, running)
+	for mode == ShutdownSmart {
+		waiting, hurry := context.WithCancel(running)
+		harder := make(chan ShutdownMode, 1)
+		go func() {
+			harder <- d.nextRequest(asked, waiting)
+			hurry()
+		}()
+		if d.shutdown(waiting, ShutdownSmart) {
+			hurry()
+			return
+		}
+		mode = <-harder
+	}
+	if mode != "" {
+		d.shutdown(running, mode)
+	}
+}
+
+// nextRequest waits for a request; "" means that conmgr ends by itself.
+func (d *daemon) nextRequest(asked, until context.Context) ShutdownMode {
+	select {
+	case mode := <-d.requests:
+		return mode
+	case <-asked.Done():
+		if errors.Is(context.Cause(asked), ErrImmediate) {
+			return ShutdownImmediate
+		}
+		return ShutdownFast
+	case <-until.Done():
+		return ""
+	}
+}
+
+// byes are what the watchdogs are told by each mode.
+var byes = map[ShutdownMode]wire.ByeKind{
+	ShutdownSmart:     wire.ByeLeave, // nobody is left behind
+	ShutdownFast:      wire.ByeStop,
+	ShutdownImmediate: wire.ByeStop,
+	ShutdownRestart:   wire.ByeRestart,
+}
+
+// shutdown lets the applications go, then says BYE. It reports whether it got
+// that far.
+func (d *daemon) shutdown(ctx context.Context, mode ShutdownMode) bool {
+	d.log.Log(ctx, LevelLog, "shutdown requested", "mode", mode, "applications", d.server.Apps().Count())
+	if err := d.server.Shutdown(ctx, mode); err != nil {
+		return false
+	}
+	d.monitor.stop(byes[mode])
+	return true
+}
+
+const (
+	systemIDFile  = "system_identifier"
+	systemIDLimit = 64
+)
+
+// readSystemID returns the system identifier that an earlier run learned, 0 for
+// none. A damaged file is an error: learning anew could bless a wrong cluster.
+func readSystemID(dir *Directory) (uint64, error) {
+	text, err := dir.ReadFile(systemIDFile, systemIDLimit)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	id, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64)
+	if err != nil || id == 0 {
+		return 0, fmt.Errorf("file %s in %s: expected a system identifier; remove the file to learn it anew", systemIDFile, dir.Path())
+	}
+	return id, nil
+}
+
+func (d *daemon) keepSystemID(id uint64) {
+	err := d.options.Directory.WriteFile(systemIDFile, []byte(strconv.FormatUint(id, 10)+"\n"))
+	if err != nil {
+		d.log.Error("cannot keep the learned system identifier", "err", err)
+	}
 }
