@@ -44,22 +44,22 @@ type ArmedRecord struct {
 //
 // A relation is what the docket knows of one conmgr at one address:
 //
-//	             armed                 ends, policy wait;
-//	 (unknown) --------> Armed ---------------------------> Waiting
-//	     |               ^ ^ ^ ^        own pause, restart  |  |
-//	     |   comeback    | | | +----------------------------+  | one timeout
-//	     |  from any ----+ | |                                 | without comeback
-//	     |  other state    | |     ends, policy terminate      v
-//	     |                 | |   +------------------------> (judge)
-//	     | restored        | |                              |   |   |
-//	     +---> Waiting     | |     kills paused             |   |   | else
-//	                       | +--- Suspended <---------------+   |   v
-//	                       |          | pause over: Waiting     | Warranted
-//	                       |          |                         |   |
-//	                       +------- Spared <--------------------+   | done,
-//	                                  | shield gone: judge again    | comeback
-//	                                  v                             v
-//	                               Warranted                     (unknown)
+//	            armed                 ends, policy wait;
+//	(unknown) --------> Armed ---------------------------> Waiting
+//	    |               ^ ^ ^ ^        own pause, restart  |  |
+//	    |   comeback    | | | +----------------------------+  | one timeout
+//	    |  from any ----+ | |                                 | without comeback
+//	    |  other state    | |     ends, policy terminate      v
+//	    |                 | |   +------------------------> (judge)
+//	    | restored        | |                              |   |   |
+//	    +---> Waiting     | |     kills paused             |   |   | else
+//	                      | +--- Suspended <---------------+   |   v
+//	                      |          | pause over: Waiting     | Warranted
+//	                      |          |                         |   |
+//	                      +------- Spared <--------------------+   | done,
+//	                                 | shield gone: judge again    | comeback
+//	                                 v                             v
+//	                              Warranted                     (unknown)
 //
 // ends with policy ignore, BYE leave: (unknown). Judge also drops a relation
 // whose policy says ignore or whose address is protected by now.
