@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package watchdog
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgconmgr/pgconmgr/agent/mono"
+	"github.com/pgconmgr/pgconmgr/agent/mono/clock"
+)
+
+const (
+	defaultTerminateTimeout = 10 * time.Second
+	// statementTimeout bounds one question to the instance; its catalogs can be
+	// locked by an administrator.
+	statementTimeout = 5 * time.Second
+	retryMin         = 100 * time.Millisecond
+	retryMax         = 5 * time.Second
+)
+
+// Evidence is what the last look found.
+type Evidence struct {
+	HostAlive bool   // the host has answered since the last valid frame
+	Text      string // what was seen, for the record
+}
+
+// SocketsResult is what became of the sockets of a warrant.
+type SocketsResult struct {
+	Found, Destroyed int
+	Text             string // for the record
+}
+
+// Sockets destroys the TCP sockets of a warrant: steps 1 and 2. It must not
+// touch what the warrant does not cover, and returns when ctx ends.
+type Sockets interface {
+	Destroy(ctx context.Context, w Warrant) (SocketsResult, error)
+}
+
+// TerminatorConfig is what a [Terminator] works with.
+type TerminatorConfig struct {
+	// Connect opens the connection that the terminator keeps, with the rights to
+	// see and to end sessions. Required.
+	Connect func(context.Context) (*pgconn.PgConn, error)
+	// Timeout is watchdog.terminate_timeout: how long signalled sessions have to
+	// go. 0 means 10 s.
+	Timeout time.Duration
+	// Protected is the last guard; nil protects nobody. Safe for concurrent use.
+	Protected func(netip.Addr) bool
+	// OwnPIDs returns the agent's other database sessions; nil for none. Safe for
+	// concurrent use.
+	OwnPIDs func() []uint32
+	// LastLook is step 0. It returns when ctx ends. nil: not available, and the
+	// record says so.
+	LastLook func(context.Context, Warrant) (Evidence, error)
+	// Sockets are steps 1 and 2; nil as above.
+	Sockets Sockets
+	// Done is told of each warrant once, unless the agent stops before. It is
+	// called on the terminator's goroutine and must not block.
+	Done func(Result)
+	// Events gets the record; nil for none.
+	Events *EventStore
+	// Log is the audit log; nil discards.
+	Log *slog.Logger
+}
+
+// Outcome is how a warrant ended.
+type Outcome string
+
+// Outcomes. The words stand in events.
+const (
+	OutcomeDone      Outcome = "done"       // nobody that the warrant covers is left
+	OutcomeSurvivors Outcome = "survivors"  // some are, and named
+	OutcomeClosed    Outcome = "closed"     // cancelled: the client came back, or kills were paused
+	OutcomeDryRun    Outcome = "dry run"    // nobody was touched
+	OutcomeHostAlive Outcome = "host alive" // the last look: ask [Docket.Alive]
+	OutcomeProtected Outcome = "protected"  // the address is protected
+	OutcomeStuck     Outcome = "stuck"      // an interim record: cannot work, goes on trying
+	OutcomeStopped   Outcome = "stopped"    // the agent stops; the client is judged after its start
+)
+
+// Result is what became of a warrant.
+type Result struct {
+	Warrant   Warrant
+	Outcome   Outcome
+	Backends  int // sessions that the warrant covered
+	Ended     int // of these, gone when last looked at
+	Newer     int // sessions of the address that began after the verdict
+	Spared    int // replication that was spared
+	Survivors []Survivor
+	Evidence  Evidence
+	Sockets   SocketsResult
+	// Took is how long after the warrant was taken the result was there.
+	Took time.Duration
+	Err  error // what went wrong last, even when it was overcome
+}
+
+// Terminator executes warrants (design section 8.2) over one database
+// connection that it opens at its start and keeps, so that it can work when
+// max_connections is exhausted. A lost connection is noticed at once and opened
+// again with backoff; warrants are kept meanwhile.
+//
+// All work is done by the goroutine that calls Run. Warrants of different
+// addresses make progress side by side, those of one address one after the
+// other. Steps of a run:
+//
+//	taken -> last look -> sockets -> read -> kill -> verify ... -> recorded
+//	              |                   ^  ^             |
+//	              v host alive        |  +-------------+ until none is left, or Timeout
+//	          recorded                +-- no connection, no rights: tried again
+//
+// A run is cancelled between two steps, or two batches of kills. The rest is
+// left alone and reported.
+//
+// One race is left to PostgreSQL: a session may end between the read and the
+// kill, and its pid be given to another within that millisecond.
+type Terminator struct {
+	cfg  TerminatorConfig
+	log  *slog.Logger
+	conn keptConn
+
+	mu sync.Mutex // guards the following
+	// inbox has the runs that Run has not seen yet.
+	inbox []*run
+	// byID has all runs that are not recorded.
+	byID map[uint64]*run
+	// wake ends the wait of Run.
+	wake context.CancelFunc
+
+	// Of the goroutine of Run.
+	queue  []*run
+	active map[netip.Addr]*run
+}
+
+// NewTerminator returns a terminator that does nothing before Run. It panics
+// without Connect.
+func NewTerminator(cfg TerminatorConfig) *Terminator {
+	if cfg.Connect == nil {
+		panic("watchdog: terminator without Connect")
+	}
+	if cfg.Timeout <= 0 {
+		cfg.Timeout = defaultTerminateTimeout
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Terminator{
+		cfg: cfg, log: cfg.Log,
+		conn:   keptConn{connect: cfg.Connect, log: cfg.Log},
+		byID:   make(map[uint64]*run),
+		active: make(map[netip.Addr]*run),
+	}
+}
+
+// Execute takes a warrant. It returns at once and may be called from any
+// goroutine, before Run too. An id that is being executed is ignored.
+func (t *Terminator) Execute(w Warrant) {
+	now := clock.Now()
+	r := newRun(w, now, time.Now())
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.byID[w.ID] != nil {
+		return
+	}
+	t.byID[w.ID] = r
+	t.inbox = append(t.inbox, r)
+	t.wakeLocked()
+}
+
+// Cancel stops a warrant: nobody is signalled from the next batch on. Its
+// result comes as usual. An unknown id is ignored.
+func (t *Terminator) Cancel(id uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if r := t.byID[id]; r != nil {
+		r.cancel()
+		t.wakeLocked()
+	}
+}
+
+func (t *Terminator) wakeLocked() {
+	if t.wake != nil {
+		t.wake()
+	}
+}
+
+// PID returns the terminator's database session, 0 while there is none. It may
+// be called from any goroutine.
+func (t *Terminator) PID() uint32 { return t.conn.pid.Load() }
+
+// Run executes warrants until ctx ends; what is not done then is recorded as
+// stopped. It returns ctx's error.
+func (t *Terminator) Run(ctx context.Context) error {
+	defer t.conn.close()
+	for ctx.Err() == nil {
+		t.accept()
+		r := t.due(clock.Now(), (*run).needsNoDatabase)
+		if r == nil {
+			t.conn.ensure(ctx, clock.Now())
+			r = t.due(clock.Now(), t.canGoOn)
+		}
+		if r != nil {
+			t.step(ctx, r)
+			continue
+		}
+		t.syncEvents()
+		t.idle(ctx)
+	}
+	t.accept()
+	t.stopAll()
+	t.syncEvents()
+	return ctx.Err()
+}
+
+// accept takes over new runs and starts those whose address is free.
+func (t *Terminator) accept() {
+	t.mu.Lock()
+	t.queue = append(t.queue, t.inbox...)
+	t.inbox = nil
+	t.mu.Unlock()
+	waiting := t.queue[:0]
+	for _, r := range t.queue {
+		addr := bareAddr(r.w.Addr)
+		if t.active[addr] == nil {
+			t.active[addr] = r
+		} else {
+			waiting = append(waiting, r)
+		}
+	}
+	clear(t.queue[len(waiting):])
+	t.queue = waiting
+}
+
+// due returns the run that has waited longest for its next step among those
+// that can make one, nil when there is none.
+func (t *Terminator) due(now mono.Instant, can func(*run) bool) *run {
+	var first *run
+	for _, r := range t.active {
+		ready := !r.due.After(now) && can(r) || r.cancelled()
+		if ready && (first == nil || r.due.Before(first.due)) {
+			first = r
+		}
+	}
+	return first
+}
+
+func (r *run) needsNoDatabase() bool { return r.phase < phaseRead }
+
+// canGoOn: without a connection the next step of a run is to say so, once.
+func (t *Terminator) canGoOn(r *run) bool {
+	return r.needsNoDatabase() || t.conn.conn != nil || !r.reported
+}
+
+// idle sleeps until something is to be done: a call, a due run, a reconnect, or
+// the loss of the connection.
+func (t *Terminator) idle(ctx context.Context) {
+	until := t.nextDue()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if until != mono.Never {
+		ctx, cancel = context.WithTimeout(ctx, until.Sub(clock.Now()))
+		defer cancel()
+	}
+	t.mu.Lock()
+	if len(t.inbox) > 0 || t.cancelledLocked() {
+		t.mu.Unlock()
+		return
+	}
+	t.wake = cancel
+	t.mu.Unlock()
+	t.conn.watch(ctx)
+	t.mu.Lock()
+	t.wake = nil
+	t.mu.Unlock()
+}
+
+func (t *Terminator) cancelledLocked() bool {
+	for _, r := range t.active {
+		if r.cancelled() {
+			return true
+		}
+	}
+	return false
+}
+
+func (t *Terminator) nextDue() mono.Instant {
+	next := mono.Never
+	if t.conn.conn == nil {
+		next = t.conn.retryAt
+	}
+	for _, r := range t.active {
+		if t.canGoOn(r) {
+			next = next.Min(r.due)
+		}
+	}
+	return next
+}
+
+func (t *Terminator) syncEvents() {
+	if t.cfg.Events == nil {
+		return
+	}
+	if err := t.cfg.Events.Sync(); err != nil {
+		t.log.Error("events not written", "err", err)
+	}
+}

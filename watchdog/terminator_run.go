@@ -1,0 +1,350 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package watchdog
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgconmgr/pgconmgr/agent/mono"
+	"github.com/pgconmgr/pgconmgr/agent/mono/clock"
+)
+
+// killBatch is how many sessions are signalled between two looks at whether
+// the warrant is still open.
+const killBatch = 64
+
+var errConnClosed = errors.New("connection is closed")
+
+// phase is the next step of a run.
+type phase uint8
+
+const (
+	phaseLook phase = iota
+	phaseSockets
+	phaseRead
+)
+
+// target is a session that a warrant covers.
+type target struct {
+	backend
+	signalled bool
+	refused   bool // 42501: trying again is of no use
+	gone      bool
+	err       error
+}
+
+// run is the execution of one warrant. But for stop it belongs to the goroutine
+// of [Terminator.Run].
+type run struct {
+	w         Warrant
+	taken     mono.Instant
+	takenWall time.Time
+	stop      atomic.Bool
+
+	phase    phase
+	due      mono.Instant
+	looks    int // of verify, so far
+	backoff  time.Duration
+	deadline mono.Instant // of verify; zero when not verifying
+	begun    bool         // the first signal was sent
+	losses   int          // connections lost under it
+
+	targets  map[sessionKey]*target
+	newer    int
+	spared   int
+	evidence Evidence
+	sockets  SocketsResult
+	steps    map[string]float64 // ms
+	err      error
+	reported bool // an interim record was written
+}
+
+func newRun(w Warrant, now mono.Instant, wall time.Time) *run {
+	return &run{
+		w: w, taken: now, takenWall: wall, due: now,
+		targets: make(map[sessionKey]*target), steps: make(map[string]float64),
+	}
+}
+
+func (r *run) cancel()         { r.stop.Store(true) }
+func (r *run) cancelled() bool { return r.stop.Load() }
+
+// timed adds the time since start to a step.
+func (r *run) timed(step string, start mono.Instant) {
+	r.steps[step] += float64(clock.Now().Sub(start)) / float64(time.Millisecond)
+}
+
+// left returns the targets that were there when last looked at, by pid.
+func (r *run) left() []*target {
+	var left []*target
+	for _, t := range r.targets {
+		if !t.gone {
+			left = append(left, t)
+		}
+	}
+	slices.SortFunc(left, func(a, b *target) int { return cmp.Compare(a.pid, b.pid) })
+	return left
+}
+
+// step does the next step of a run.
+func (t *Terminator) step(ctx context.Context, r *run) {
+	switch {
+	case r.cancelled():
+		t.finish(r, OutcomeClosed)
+	case t.cfg.Protected != nil && t.cfg.Protected(r.w.Addr):
+		t.finish(r, OutcomeProtected)
+	case r.phase == phaseLook:
+		t.lastLook(ctx, r)
+	case r.phase == phaseSockets:
+		t.destroySockets(ctx, r)
+	case t.conn.conn == nil:
+		t.failed(r, t.conn.err)
+	default:
+		t.readAndKill(ctx, r)
+	}
+}
+
+// lastLook is step 0. Trouble with it is recorded and stops nothing.
+func (t *Terminator) lastLook(ctx context.Context, r *run) {
+	r.phase = phaseSockets
+	if t.cfg.LastLook == nil {
+		r.evidence.Text = "last look not available"
+		return
+	}
+	start := clock.Now()
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	evidence, err := t.cfg.LastLook(ctx, r.w)
+	r.timed("look", start)
+	if err != nil {
+		r.err = err
+		r.evidence.Text = "last look: " + err.Error()
+		return
+	}
+	r.evidence = evidence
+	if evidence.HostAlive && !r.w.Case.HostAlive() {
+		t.finish(r, OutcomeHostAlive)
+	}
+}
+
+// destroySockets is steps 1 and 2. Trouble with it is recorded and stops
+// nothing: terminating the backends is what makes the kill correct.
+func (t *Terminator) destroySockets(ctx context.Context, r *run) {
+	r.phase = phaseRead
+	switch {
+	case t.cfg.Sockets == nil:
+		r.sockets.Text = "socket kill not available"
+		return
+	case r.w.DryRun:
+		r.sockets.Text = "dry run"
+		return
+	}
+	start := clock.Now()
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	sockets, err := t.cfg.Sockets.Destroy(ctx, r.w)
+	r.timed("sockets", start)
+	r.sockets = sockets
+	if err != nil {
+		r.err = err
+		r.sockets.Text = "socket kill: " + err.Error()
+		t.log.Error("sockets not destroyed", "peer", r.w.Addr, "warrant", r.w.ID, "err", err)
+	}
+}
+
+// readAndKill is steps 3 and 4: one look at the sessions of the address, and a
+// signal for each that the warrant covers and that has not got one yet.
+func (t *Terminator) readAndKill(ctx context.Context, r *run) {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	if err := t.read(ctx, r); err != nil {
+		t.conn.settle(err)
+		t.failed(r, err)
+		return
+	}
+	left := r.left()
+	switch {
+	case len(left) == 0:
+		t.finish(r, OutcomeDone)
+		return
+	case r.w.DryRun:
+		t.finish(r, OutcomeDryRun)
+		return
+	}
+	if err := t.kill(ctx, r, left); err != nil {
+		t.conn.settle(err)
+		t.failed(r, err)
+		return
+	}
+	if !r.cancelled() {
+		t.verify(r, left)
+	}
+}
+
+// read looks at the sessions of the address and marks what is there, gone, new.
+func (t *Terminator) read(ctx context.Context, r *run) error {
+	start := clock.Now()
+	snap, err := readBackends(ctx, t.conn.conn, r.w.Addr)
+	// The clocks are read after the answer: what began while it was under way
+	// must look newer, not older.
+	clocks := readClocks{
+		verdict: r.w.Verdict, taken: r.taken, takenWall: r.takenWall,
+		read: clock.Now(), readWall: time.Now(), databaseNow: snap.db,
+	}
+	step := "verify"
+	if !r.begun {
+		step = "read"
+	}
+	r.timed(step, start)
+	if err != nil {
+		return err
+	}
+	found := choose(&r.w, &snap, clocks.cut(), t.ownPIDs())
+	r.note(found)
+	return nil
+}
+
+func (t *Terminator) ownPIDs() []uint32 {
+	if t.cfg.OwnPIDs == nil {
+		return nil
+	}
+	return t.cfg.OwnPIDs()
+}
+
+func (r *run) note(found choice) {
+	r.newer, r.spared = found.newer, found.spared
+	for _, known := range r.targets {
+		known.gone = true
+	}
+	for _, b := range found.covered {
+		known := r.targets[b.key()]
+		if known == nil {
+			known = &target{}
+			r.targets[b.key()] = known
+		}
+		known.backend, known.gone = b, false
+	}
+}
+
+// kill signals those that have not been yet, in batches.
+func (t *Terminator) kill(ctx context.Context, r *run, left []*target) error {
+	start := clock.Now()
+	var todo []backend
+	for _, target := range left {
+		if !target.signalled && !target.refused {
+			todo = append(todo, target.backend)
+		}
+	}
+	if len(todo) == 0 {
+		return nil
+	}
+	if !r.begun {
+		r.begun = true
+		t.log.Info("terminating sessions of lost client", "peer", r.w.Addr, "warrant", r.w.ID,
+			"session", r.w.Session, "why", r.w.Reason, "case", r.w.Case, "backends", len(todo), "evidence", r.evidence.Text)
+	}
+	defer r.timed("terminate", start)
+	for batch := range slices.Chunk(todo, killBatch) {
+		if r.cancelled() {
+			return nil
+		}
+		answers, err := killBackends(ctx, t.conn.conn, batch)
+		for _, a := range answers {
+			r.answered(a)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *run) answered(a killed) {
+	target := r.targets[a.backend.key()]
+	target.signalled, target.err = a.err == nil, a.err
+	pgErr, ok := errors.AsType[*pgconn.PgError](a.err)
+	target.refused = ok && pgErr.Code == "42501"
+}
+
+// verifyDelays are the pauses between looks: most sessions go in a millisecond
+// or two, the rest is not worth a busy loop.
+var verifyDelays = []time.Duration{1, 2, 5, 10, 20, 50, 100, 200, 500}
+
+// verify plans the next look, or gives up on those that are left.
+func (t *Terminator) verify(r *run, left []*target) {
+	now := clock.Now()
+	if r.deadline.IsZero() {
+		r.deadline = now.Add(t.cfg.Timeout)
+	}
+	// Signals that were refused end nobody, however long one waits; destroyed
+	// sockets may.
+	hopeless := t.cfg.Sockets == nil && !slices.ContainsFunc(left, func(l *target) bool { return !l.refused })
+	if hopeless || !now.Before(r.deadline) {
+		t.finish(r, OutcomeSurvivors)
+		return
+	}
+	delay := verifyDelays[min(r.looks, len(verifyDelays)-1)] * time.Millisecond
+	r.looks++
+	r.backoff = 0
+	r.due = now.Add(delay).Min(r.deadline)
+}
+
+// failed keeps a run that cannot go on now. Giving it up would leave its locks
+// held for as long as TCP likes.
+func (t *Terminator) failed(r *run, err error) {
+	r.err = err
+	r.deadline = 0 // signalled sessions get their time when there is somebody to watch them
+	r.backoff = min(max(2*r.backoff, retryMin), retryMax)
+	r.due = clock.Now().Add(r.backoff)
+	switch {
+	case t.conn.untried() && r.losses == 0:
+		// Lost just now: whether that matters shows when it is opened again.
+		r.losses++
+		r.due = clock.Now()
+		return
+	case t.conn.conn == nil:
+		r.due = clock.Now() // as soon as there is one
+	}
+	if !r.reported {
+		r.reported = true
+		t.record(r, OutcomeStuck)
+	}
+}
+
+func (t *Terminator) finish(r *run, outcome Outcome) {
+	t.forget(r)
+	result := t.record(r, outcome)
+	if t.cfg.Done != nil {
+		t.cfg.Done(result)
+	}
+}
+
+func (t *Terminator) forget(r *run) {
+	t.mu.Lock()
+	delete(t.byID, r.w.ID)
+	t.mu.Unlock()
+	if addr := bareAddr(r.w.Addr); t.active[addr] == r {
+		delete(t.active, addr)
+	}
+}
+
+// stopAll records what the agent's end leaves behind. Nobody is told: the
+// clients stay on the docket, and so in the file of armed sessions.
+func (t *Terminator) stopAll() {
+	runs := t.queue
+	for _, r := range t.active {
+		runs = append(runs, r)
+	}
+	for _, r := range runs {
+		t.forget(r)
+		t.record(r, OutcomeStopped)
+	}
+	t.queue = nil
+}
