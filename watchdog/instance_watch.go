@@ -206,9 +206,10 @@ func (w *watch) spaceDoor(gap time.Duration) {
 func (w *watch) publish() {
 	before := w.facts.current
 	state, changed, news := w.facts.fold()
-	if news && (before.Status != state.Status || before.Attribute != state.Attribute || before.StartUS != state.StartUS) {
+	if news {
 		w.log.Info("instance state changed", "from", describe(before), "to", describe(state),
-			"timeline", state.Timeline, "read_only", state.ReadOnly, "port", state.Port, "generation", state.Generation)
+			"timeline", state.Timeline, "read_only", state.ReadOnly, "dry_run", state.DryRun, "paused", state.Paused,
+			"port", state.Port, "generation", state.Generation)
 	}
 	if changed {
 		w.monitor.publish(state)
