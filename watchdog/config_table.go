@@ -15,8 +15,8 @@ var actionWords = []string{"terminate", "wait", "ignore"}
 
 // Parameters returns the table of the watchdog.* parameters, in the order in
 // which they are shown. An empty default means one that is taken from the
-// instance, as the sentence says. A plain number of a duration counts in
-// milliseconds throughout, as the seed's check_attr_interval does.
+// instance, as the sentence says. A plain number of a duration is seconds, but for
+// check_attr_interval, which the seed counts in milliseconds.
 func Parameters() conf.Table { return parameters }
 
 var parameters = conf.Table{
@@ -24,29 +24,29 @@ var parameters = conf.Table{
 		About: "Port for heartbeats, the same as watchdog_port of conmgr.conf."},
 	{Name: "watchdog.listen_addresses", Kind: conf.List, File: confFile, Context: conf.Restart,
 		About: "Addresses for heartbeats; listen_addresses of the instance when not set."},
-	millis("watchdog.check_attr_interval", "1000ms", time.Millisecond, time.Hour,
+	millis("watchdog.check_attr_interval", "1s", time.Millisecond, time.Hour,
 		"How often the attributes of the instance are checked.",
 		"each check is a query: below 10 ms the load shows", "a change that no faster path reports is seen late"),
 	{Name: "watchdog.max_heartbeat_connections", Kind: conf.Integer, Min: 1, Max: 1 << 20, File: confFile, Context: conf.Reload,
 		About: "How many conmgr processes may be connected; max_connections of the instance when not set.",
 		Low:   "further conmgrs are refused with reason full", High: "each costs a descriptor and up to 6 KiB"},
-	millis("watchdog.check_accept_interval", "5s", 100*time.Millisecond, time.Hour,
+	seconds("watchdog.check_accept_interval", "5s", 100*time.Millisecond, time.Hour,
 		"How often the instance is tried for whether it still accepts connections.",
 		"PostgreSQL starts a process for each try", "a hung postmaster is noticed late"),
-	millis("watchdog.accept_timeout", "2s", 10*time.Millisecond, time.Minute,
+	seconds("watchdog.accept_timeout", "2s", 10*time.Millisecond, time.Minute,
 		"How long the instance may take to accept and to answer; two misses mean unresponsive.",
 		"a busy instance is called unresponsive", "a hung postmaster is noticed late"),
-	millis("watchdog.min_heartbeat_interval", "100ms", 10*time.Millisecond, time.Hour,
+	seconds("watchdog.min_heartbeat_interval", "100ms", 10*time.Millisecond, time.Hour,
 		"The shortest heartbeat_interval that a conmgr may ask for.",
 		"one conmgr can ask for a hundred packets a second", "conmgrs with shorter intervals are refused"),
-	millis("watchdog.max_heartbeat_timeout", "10min", time.Second, 24*time.Hour,
+	seconds("watchdog.max_heartbeat_timeout", "10min", time.Second, 24*time.Hour,
 		"The longest heartbeat_timeout that a conmgr may ask for.",
 		"conmgrs with longer timeouts are refused", "a dead client may hold its locks for that long"),
 	{Name: "watchdog.clients", Kind: conf.List, Default: "samenet", File: confFile, Context: conf.Reload, Check: checkAddresses,
 		About: "Who may open a heartbeat without a key: addresses, CIDR blocks, samehost, samenet, loopback, all."},
 	{Name: "watchdog.protect", Kind: conf.List, Default: "loopback, samehost", File: confFile, Context: conf.Reload, Check: checkAddresses,
 		About: "Addresses that are never armed and never killed, in the same words."},
-	millis("watchdog.link_down_grace", "5s", 0, time.Hour,
+	seconds("watchdog.link_down_grace", "5s", 0, time.Hour,
 		"How long a session may be silent after the kernel reported its link down.",
 		"a network card's reset, 1 to 4 seconds, ends sessions", "a pulled cable is acted on only at heartbeat_timeout"),
 	action("watchdog.on_timeout", "terminate", "Nothing came from the client host for heartbeat_timeout."),
@@ -59,7 +59,7 @@ var parameters = conf.Table{
 		About: "What becomes of an address when another conmgr behind it is alive."},
 	{Name: "watchdog.dry_run", Kind: conf.Bool, Default: "off", File: confFile, Context: conf.Reload,
 		About: "Do everything but kill, and record what would have been killed."},
-	millis("watchdog.terminate_timeout", "10s", 100*time.Millisecond, time.Hour,
+	seconds("watchdog.terminate_timeout", "10s", 100*time.Millisecond, time.Hour,
 		"How long sessions may take to end before they are reported as survivors.",
 		"slow but willing backends are reported as survivors", "the report comes late"),
 }
@@ -69,6 +69,12 @@ var parameters = conf.Table{
 var aliases = map[string]string{
 	"watchdog.check_status_interval": "watchdog.check_attr_interval",
 	"watchdog.max_hb_connections":    "watchdog.max_heartbeat_connections",
+}
+
+func seconds(name, def string, lo, hi time.Duration, about, low, high string) conf.Param {
+	p := millis(name, def, lo, hi, about, low, high)
+	p.Unit = time.Second
+	return p
 }
 
 func millis(name, def string, lo, hi time.Duration, about, low, high string) conf.Param {

@@ -24,8 +24,8 @@
 //
 // PostgreSQL takes any name and any text for them, so the agent checks: a bad
 // value is an ERROR that names the file, and the default is used at start, the old
-// value at run time. A plain number is milliseconds. An empty string counts as not
-// set. Settings of ALTER ROLE and ALTER DATABASE do not count, and are warned of:
+// value at run time. A plain number is seconds, but milliseconds for
+// watchdog.check_attr_interval. An empty string counts as not set. Settings of ALTER ROLE and ALTER DATABASE do not count, and are warned of:
 // otherwise whoever owns the agent's database could change whom it kills. The file
 // and line, misspelt names, and the server's value behind such a setting can be
 // seen only by a role that may read pg_file_settings:

@@ -24,7 +24,7 @@ type MonitorOptions struct {
 	// those of the WAL position; a state with a new generation is to be pushed.
 	OnState func(wire.Instance)
 	// OnSettings gets the settings after every load of the configuration, and
-	// after Reread. They are the receiver's.
+	// after Reread, before the state that came with them. They are the receiver's.
 	OnSettings func(*ServerSettings)
 	// OnRights gets what the role may do, after every connect. The terminator's
 	// Missing rights are the receiver's to complain of.

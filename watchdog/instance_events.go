@@ -52,9 +52,9 @@ func (w *watch) onFailed(err error) {
 	w.backoff = min(2*w.backoff, maxBackoff)
 	level := slog.LevelError
 	switch kind {
-	case failRefused, failNotYet, failLost, failHung:
+	case failRefused, failNotYet, failHung:
 		return // the change of state is logged
-	case failFull:
+	case failFull, failLost:
 		level = slog.LevelWarn
 	}
 	w.complain(level, "check", "cannot check the instance", err, "address", w.address)
@@ -142,11 +142,17 @@ func (w *watch) watchDirectory(c *connected) {
 	w.group.Go(func() { w.awaitTouches(f) })
 }
 
+// touch is a write to postmaster.pid, or with err the end of watching it.
+type touch struct {
+	by  *pidFileWatch
+	err error
+}
+
 func (w *watch) awaitTouches(f *pidFileWatch) {
 	for {
 		err := f.wait()
 		select {
-		case w.touched <- err:
+		case w.touched <- touch{f, err}:
 		case <-w.ctx.Done():
 			return
 		}
@@ -164,14 +170,15 @@ func (w *watch) unwatchPidFile() {
 }
 
 // onTouched: postmaster.pid was written, created or removed.
-func (w *watch) onTouched(err error) {
-	if err != nil {
-		if !errors.Is(err, os.ErrClosed) {
-			w.unwatchPidFile()
-		}
+func (w *watch) onTouched(t touch) {
+	if t.by != w.pidFile {
+		return // of an earlier directory
+	}
+	if t.err != nil { // the next connect watches anew
+		w.unwatchPidFile()
 		return
 	}
-	if w.pidFile != nil && w.postmaster != nil && isStopping(filepath.Join(w.directory, pidFile)) {
+	if w.postmaster != nil && isStopping(filepath.Join(w.directory, pidFile)) {
 		w.facts.onStopping()
 	}
 	now := clock.Now()

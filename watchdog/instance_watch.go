@@ -47,7 +47,7 @@ type watch struct {
 	died       chan *postmaster
 	pidFile    *pidFileWatch
 	directory  string // the one that pidFile watches
-	touched    chan error
+	touched    chan touch
 
 	facts      facts
 	wishes     wishes
@@ -68,7 +68,7 @@ func newWatch(ctx context.Context, m *Monitor, l *link, network, address string)
 	w := &watch{
 		monitor: m, log: m.log, network: network, address: address, link: l, stopCheck: func() {},
 		checked: make(chan outcome, 1), knocked: make(chan error, 1),
-		died: make(chan *postmaster, 1), touched: make(chan error, 1),
+		died: make(chan *postmaster, 1), touched: make(chan touch, 1),
 		complaints: make(map[string]complaint), wishes: m.take(), earlier: m.options.Earlier, backoff: minBackoff,
 	}
 	w.ctx, w.cancel = context.WithCancel(ctx)
@@ -111,8 +111,8 @@ func (w *watch) loop() {
 			w.onKnocked(err)
 		case p := <-w.died:
 			w.onDied(p)
-		case err := <-w.touched:
-			w.onTouched(err)
+		case t := <-w.touched:
+			w.onTouched(t)
 		}
 		w.publish()
 	}
@@ -206,9 +206,10 @@ func (w *watch) spaceDoor(gap time.Duration) {
 func (w *watch) publish() {
 	before := w.facts.current
 	state, changed, news := w.facts.fold()
-	if news && (before.Status != state.Status || before.Attribute != state.Attribute || before.StartUS != state.StartUS) {
+	if news {
 		w.log.Info("instance state changed", "from", describe(before), "to", describe(state),
-			"timeline", state.Timeline, "read_only", state.ReadOnly, "port", state.Port, "generation", state.Generation)
+			"timeline", state.Timeline, "read_only", state.ReadOnly, "dry_run", state.DryRun, "paused", state.Paused,
+			"port", state.Port, "generation", state.Generation)
 	}
 	if changed {
 		w.monitor.publish(state)
