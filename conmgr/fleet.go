@@ -5,7 +5,6 @@ package conmgr
 import (
 	"net/netip"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/pgconmgr/pgconmgr/agent/heartbeat"
@@ -247,33 +246,6 @@ func (f *Fleet) nextOf(m *member) mono.Instant {
 // SystemID returns the system identifier all instances must have, 0 while it is
 // neither pinned nor learned.
 func (f *Fleet) SystemID() uint64 { return f.id }
-
-// View returns a fresh picture; the fleet keeps no reference to it.
-func (f *Fleet) View(now mono.Instant) *View {
-	f.viewed = now
-	v := &View{At: now, Split: f.split.text, Instances: make([]InstanceView, len(f.members))}
-	for i := range f.members {
-		v.Instances[i] = f.members[i].view()
-	}
-	return v
-}
-
-func (m *member) view() InstanceView {
-	return InstanceView{
-		Number: m.Number, Host: m.Host, HostAddr: m.HostAddr, Addr: m.addr,
-		Port: m.Port, WatchdogPort: m.WatchdogPort,
-		Monitoring: m.mon, Heartbeat: m.session, Reason: m.reason, Instance: m.state,
-		RTT: m.rtt, Heard: m.heard, Lost: m.missed, Received: m.caught,
-		Loser: m.place != placeGood, Why: m.explain(), Since: m.since,
-	}
-}
-
-func (m *member) explain() string {
-	if m.place != placeGood && m.inUse() {
-		return strings.TrimPrefix(m.why+"; "+m.lossText, "; ")
-	}
-	return m.why
-}
 
 // inUse reports whether the instance serves, or did until this call.
 func (m *member) inUse() bool { return m.mon == Monitored || m.mon == Unmonitored }

@@ -48,7 +48,9 @@ const jitterShare = 0.2
 // opinion is the second opinion on one instance: when its door is asked and
 // what is known from it and from its host's kernel. An episode is one reason to
 // doubt: a silence, an agent's farewell, a kernel that went silent. Its first
-// question is asked at once; all others keep their distance.
+// question is exempt from the distance between two questions when the episode is
+// a doubt that has a deadline; one that an agent brings about by what it says is
+// not, so that no agent can make conmgr knock more often.
 type opinion struct {
 	since  mono.Instant // begin of the episode; older questions do not count
 	due    mono.Instant // the next question; Never for none
@@ -70,6 +72,14 @@ type opinion struct {
 func (o *opinion) begin(now, due mono.Instant) {
 	o.since, o.due, o.exempt = now, due, true
 	o.open, o.answered, o.misses, o.silent = false, 0, 0, false
+}
+
+// beginAtLeisure opens an episode whose first question keeps its distance.
+func (o *opinion) beginAtLeisure(now mono.Instant) {
+	o.begin(now, mono.Never)
+	o.exempt = false
+	o.lives(now)
+	o.want(now)
 }
 
 // end closes the episode: nothing is asked any more.

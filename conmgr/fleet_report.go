@@ -42,8 +42,7 @@ func (f *Fleet) ignorant(now mono.Instant, m *member, s wire.Instance, out *Acti
 	m.fresh = false
 	m.state.Paused, m.state.DryRun = s.Paused, s.DryRun
 	if m.mon == Monitored {
-		m.opinion.begin(now, now)
-		m.opinion.lives(now)
+		m.opinion.beginAtLeisure(now)
 		f.becomeUnmonitored(now, m, "its agent cannot tell the state of the instance", out)
 	}
 }

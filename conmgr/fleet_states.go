@@ -95,8 +95,7 @@ func (f *Fleet) verdict(now mono.Instant, m *member, c heartbeat.Change, out *Ac
 			f.becomeFaulted(now, m, c.Reason.String(), c.Silence, out)
 			return
 		}
-		m.opinion.begin(now, now)
-		m.opinion.lives(now)
+		m.opinion.beginAtLeisure(now)
 		f.becomeUnmonitored(now, m, "its agent said goodbye: "+c.Reason.String(), out)
 	default:
 		f.silence(now, m, c, out)

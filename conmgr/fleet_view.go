@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conmgr
+
+import (
+	"strings"
+
+	"github.com/pgconmgr/pgconmgr/agent/mono"
+)
+
+// View returns a fresh picture; the fleet keeps no reference to it.
+func (f *Fleet) View(now mono.Instant) *View {
+	f.viewed = now
+	v := &View{At: now, Split: f.split.text, Instances: make([]InstanceView, len(f.members))}
+	for i := range f.members {
+		v.Instances[i] = f.members[i].view()
+	}
+	return v
+}
+
+func (m *member) view() InstanceView {
+	return InstanceView{
+		Number: m.Number, Host: m.Host, HostAddr: m.HostAddr, Addr: m.addr,
+		Port: m.Port, WatchdogPort: m.WatchdogPort,
+		Monitoring: m.mon, Heartbeat: m.session, Reason: m.reason, Instance: m.state,
+		RTT: m.rtt, Heard: m.heard, Lost: m.missed, Received: m.caught,
+		Loser: m.place != placeGood, Why: m.explain(), Since: m.since,
+	}
+}
+
+func (m *member) explain() string {
+	if m.place != placeGood && m.inUse() {
+		return strings.TrimPrefix(m.why+"; "+m.lossText, "; ")
+	}
+	return m.why
+}
