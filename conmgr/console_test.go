@@ -360,7 +360,7 @@ func TestControlSocket(t *testing.T) {
 		o.MaxConnections = 1
 		o.Shutdown = func(m ShutdownMode) error { asked <- m; return nil }
 	})
-	mustConnect(t, f.tcp())
+	mustConnect(t, f.tcp(), "sslmode=disable")
 	config, err := pgx.ParseConfig("user=app dbname=conmgr host=" + f.socket)
 	if err != nil {
 		t.Fatal(err)
