@@ -79,7 +79,7 @@ func mustServe(t testing.TB, change func(*ServerOptions)) *fixture {
 		instance(1, netip.MustParseAddrPort("192.0.2.1:5432"), wire.AttributePrimary),
 		instance(2, netip.MustParseAddrPort("192.0.2.2:5433"), wire.AttributeStandby))
 	opts := ServerOptions{
-		Source: f.picture, Router: byAttribute{}, SocketPath: f.socket,
+		Source: f.picture, Router: byAttribute{}, SocketPath: f.socket, Descriptors: 10_000,
 		CloseOnRoleChange: true, CloseOnStalePrimary: true,
 		Status: func() Status { return Status{State: "ready", PID: 42, Version: "1.2.3"} },
 	}

@@ -69,7 +69,7 @@ func newMonitor(cfg *Config, id wire.ID, incarnation, systemID uint64, log *slog
 	if err != nil {
 		return nil, err
 	}
-	m := &monitor{cfg: cfg, log: log, loop: loop, fleet: NewFleet(fleetConfig(cfg), systemID, loop.Now())}
+	m := &monitor{cfg: cfg, log: log, loop: loop, fleet: NewFleet(fleetConfigOf(cfg), systemID, loop.Now())}
 	m.ctx = context.Background()
 	m.timer = loop.NewTimer(m.tick)
 	m.figures = loop.NewTimer(m.readFigures)
@@ -99,8 +99,8 @@ func newMonitor(cfg *Config, id wire.ID, incarnation, systemID uint64, log *slog
 	return m, nil
 }
 
-// fleetConfig is what the fleet goes by.
-func fleetConfig(cfg *Config) FleetConfig {
+// fleetConfigOf is what the fleet goes by.
+func fleetConfigOf(cfg *Config) FleetConfig {
 	fc := FleetConfig{
 		Interval: cfg.HeartbeatInterval, Timeout: cfg.HeartbeatTimeout,
 		CloseOnRoleChange: cfg.CloseOnRoleChange, CloseOnStalePrimary: cfg.CloseOnStalePrimary,

@@ -131,6 +131,8 @@ type Terminator struct {
 	byID map[uint64]*run
 	// wake ends the wait of Run.
 	wake context.CancelFunc
+	// release asks for the connection to be given up.
+	release bool
 
 	// Of the goroutine of Run.
 	queue  []*run
@@ -183,6 +185,16 @@ func (t *Terminator) Cancel(id uint64) {
 	}
 }
 
+// Release gives the connection up while there is nothing to execute: a smart
+// shutdown of the instance waits for it. It is opened again when the instance
+// accepts connections. It may be called from any goroutine.
+func (t *Terminator) Release() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.release = true
+	t.wakeLocked()
+}
+
 func (t *Terminator) wakeLocked() {
 	if t.wake != nil {
 		t.wake()
@@ -222,7 +234,12 @@ func (t *Terminator) accept() {
 	t.mu.Lock()
 	t.queue = append(t.queue, t.inbox...)
 	t.inbox = nil
+	release := t.release
+	t.release = false
 	t.mu.Unlock()
+	if release && len(t.queue) == 0 && len(t.active) == 0 {
+		t.conn.release(clock.Now())
+	}
 	waiting := t.queue[:0]
 	for _, r := range t.queue {
 		addr := bareAddr(r.w.Addr)
@@ -267,7 +284,7 @@ func (t *Terminator) idle(ctx context.Context) {
 		defer cancel()
 	}
 	t.mu.Lock()
-	if len(t.inbox) > 0 || t.cancelledLocked() {
+	if len(t.inbox) > 0 || t.release || t.cancelledLocked() {
 		t.mu.Unlock()
 		return
 	}

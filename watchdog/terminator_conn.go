@@ -4,6 +4,7 @@ package watchdog
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -16,6 +17,11 @@ import (
 
 // connectTimeout bounds one attempt to connect, whatever Connect itself does.
 const connectTimeout = 5 * time.Second
+
+// releasePause is how long a connection that was given up stays closed at least.
+const releasePause = time.Second
+
+var errReleased = errors.New("given up for the instance's smart shutdown")
 
 // keptConn is a database connection that is opened early, watched while idle,
 // and opened again with backoff when it is lost. But for pid it belongs to one
@@ -93,6 +99,14 @@ func (k *keptConn) watch(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// release closes the connection on purpose and lets a moment pass before the
+// next one.
+func (k *keptConn) release(now mono.Instant) {
+	k.close()
+	k.err, k.backoff = errReleased, retryMin
+	k.retryAt = now.Add(releasePause)
 }
 
 func (k *keptConn) close() {

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command pgwatchdog is the agent beside a PostgreSQL instance. It runs in the
+// foreground, under systemd with Type=notify or under any other supervisor.
+//
+//	pgwatchdog --dsn CONNINFO --state-dir DIR
+//
+// SIGTERM and SIGINT stop it; conmgrs are told and keep their applications. A
+// second one of them kills. SIGHUP reads the configuration again.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/signal"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
+
+	"github.com/pgconmgr/pgconmgr/agent/conf"
+	"github.com/pgconmgr/pgconmgr/cmd/internal/cli"
+	"github.com/pgconmgr/pgconmgr/watchdog"
+)
+
+const program = "pgwatchdog"
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+func run(args []string, stdout, stderr io.Writer) int {
+	o, err := parse(args)
+	switch {
+	case errors.Is(err, errHelp):
+		fmt.Fprint(stdout, usage)
+		return cli.ExitOK
+	case errors.Is(err, errVersion):
+		fmt.Fprintln(stdout, cli.VersionLine(program))
+		return cli.ExitOK
+	case err != nil:
+		fmt.Fprintf(stderr, "%s: error: %v\nTry \"%s --help\".\n", program, err, program)
+		return cli.ExitUsage
+	}
+	if err := serve(o, stderr); err != nil {
+		fmt.Fprintf(stderr, "%s: error: %v\n", program, err)
+		return cli.ExitFailure
+	}
+	return cli.ExitOK
+}
+
+func serve(o *options, stderr io.Writer) error {
+	log, err := cli.NewLogger(cli.LogOptions{Stderr: stderr, Format: o.logFormat, Level: o.logLevel})
+	if err != nil {
+		return err
+	}
+	file, err := readConfig(o)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(o.stateDir, 0o700); err != nil {
+		return fmt.Errorf("make state directory: %w", err)
+	}
+	unix.Umask(0o077)
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
+	defer stop()
+	context.AfterFunc(ctx, func() {
+		stop() // the next signal kills
+		notify(log, daemon.SdNotifyStopping)
+	})
+	return watchdog.Run(ctx, watchdog.Options{
+		DSN: o.dsn, State: o.stateDir, File: file, Flags: o.settings, Log: log,
+		Reload: reloads(ctx, o, log),
+		Ready:  func() { notify(log, daemon.SdNotifyReady) },
+	})
+}
+
+// notify tells systemd; without systemd it does nothing.
+func notify(log *slog.Logger, state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		log.Warn("cannot notify systemd", "err", err)
+	}
+}
+
+// readConfig reads pgwatchdog.conf. The default one need not exist, one that was
+// named must.
+func readConfig(o *options) ([]conf.Entry, error) {
+	f, err := os.Open(o.config)
+	if errors.Is(err, fs.ErrNotExist) && !o.configNamed {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open configuration: %w", err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, conf.MaxFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	entries, err := conf.Parse(o.config, text)
+	if err != nil {
+		return nil, err
+	}
+	return entries, watchdog.CheckNames(entries)
+}
+
+// reloads delivers the file's entries at every SIGHUP. A file that cannot be
+// read changes nothing.
+func reloads(ctx context.Context, o *options, log *slog.Logger) <-chan []conf.Entry {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, unix.SIGHUP)
+	out := make(chan []conf.Entry)
+	go deliverReloads(ctx, hup, out, o, log)
+	return out
+}
+
+func deliverReloads(ctx context.Context, hup <-chan os.Signal, out chan<- []conf.Entry, o *options, log *slog.Logger) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hup:
+		}
+		entries, err := readConfig(o)
+		if err != nil {
+			log.Error("configuration not reloaded", "err", err)
+			continue
+		}
+		select {
+		case out <- entries:
+		case <-ctx.Done():
+			return
+		}
+	}
+}

@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package watchdog
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/pgconmgr/pgconmgr/agent/heartbeat"
+	"github.com/pgconmgr/pgconmgr/agent/mono"
+	"github.com/pgconmgr/pgconmgr/agent/peer"
+	"github.com/pgconmgr/pgconmgr/agent/wire"
+)
+
+const (
+	// handshakeTimeout bounds the time from accept to an armed session.
+	handshakeTimeout = 10 * time.Second
+	// maxHalfOpen bounds how many connections may be shaking hands.
+	maxHalfOpen = 256
+	// relistenEvery is the pause before listening is tried again.
+	relistenEvery = time.Second
+)
+
+// gate is the loop's side of the watchdog: it admits sessions, feeds the docket
+// with how they end, and carries out what the docket orders. All of it belongs
+// to the loop goroutine but admission, which is replaced as a whole.
+type gate struct {
+	server   *server
+	log      *slog.Logger
+	listener *peer.Listener
+	docket   *Docket
+	timer    *peer.Timer // the docket's Next
+	relisten *peer.Timer
+	orders   []*Orders // free ones
+	stopping bool
+	seen     bool // the instance was looked at once
+	want     []netip.AddrPort
+	bound    string // what was logged last about listening
+	refusals refusals
+
+	admission atomic.Pointer[Admission]
+}
+
+func newGate(s *server, id wire.ID) *gate {
+	g := &gate{server: s, log: s.log, docket: NewDocket(DefaultPolicy())}
+	g.timer = s.loop.NewTimer(g.tick)
+	g.relisten = s.loop.NewTimer(func() { g.listen(g.want) })
+	g.refusals.log = s.log
+	g.listener = s.loop.Listen(peer.ListenConfig{
+		Self: id, Incarnation: uint64(time.Now().UnixNano()), NewSession: newSessionIDs(),
+		HandshakeTimeout: handshakeTimeout, HalfOpen: maxHalfOpen,
+	}, g)
+	own, err := OwnPrefixes()
+	if err != nil {
+		s.log.Error("cannot read the host's addresses: clients of the own networks may be refused", "err", err)
+	}
+	g.admission.Store(&Admission{Own: own})
+	g.configure(s.config())
+	return g
+}
+
+// configure applies a configuration.
+func (g *gate) configure(c *Config) {
+	adm := *g.admission.Load()
+	adm.Clients, adm.Protect = c.Clients, c.Protect
+	adm.MinInterval, adm.MaxTimeout = c.MinHeartbeatInterval, c.MaxHeartbeatTimeout
+	adm.Sessions = c.MaxHeartbeatConnections
+	g.admission.Store(&adm)
+	g.docket.SetPolicy(c.policy(g.protects))
+}
+
+// own takes the host's present addresses.
+func (g *gate) own(prefixes []netip.Prefix) {
+	adm := *g.admission.Load()
+	adm.Own = prefixes
+	g.admission.Store(&adm)
+}
+
+// protects may be called from any goroutine.
+func (g *gate) protects(a netip.Addr) bool { return g.admission.Load().Protects(a) }
+
+// listen listens on the addresses, and tries again while that fails.
+func (g *gate) listen(want []netip.AddrPort) {
+	if g.stopping {
+		return
+	}
+	g.want = want
+	if err := g.listener.SetAddrs(want); err != nil {
+		g.relisten.Set(g.server.loop.Now().Add(relistenEvery))
+		if g.bound != err.Error() {
+			g.bound = err.Error()
+			g.log.Error("cannot serve heartbeats on every address", "err", err,
+				"expected", "own addresses in watchdog.listen_addresses, and a free watchdog.port")
+		}
+		return
+	}
+	g.relisten.Stop()
+	if key := fmt.Sprint(want); g.bound != key {
+		g.bound = key
+		g.log.Info("serving heartbeats", "local", want)
+	}
+	g.checkReady()
+}
+
+// listenAddrs resolves addresses, names and "*" as PostgreSQL's listen_addresses
+// does.
+func listenAddrs(words []string, port uint16) ([]netip.AddrPort, error) {
+	var addrs []netip.AddrPort
+	var failed error
+	add := func(a netip.Addr) { addrs = append(addrs, netip.AddrPortFrom(a.Unmap(), port)) }
+	for _, w := range words {
+		if w == "*" {
+			add(netip.IPv4Unspecified())
+			add(netip.IPv6Unspecified())
+			continue
+		}
+		if a, err := netip.ParseAddr(w); err == nil {
+			add(a)
+			continue
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", w)
+		cancel()
+		if err != nil {
+			failed = err
+		}
+		for _, a := range found {
+			add(a)
+		}
+	}
+	return addrs, failed
+}
+
+// instance takes a new state: every beat carries it from now on.
+func (g *gate) instance(i wire.Instance) {
+	g.listener.SetInstance(i)
+	if i.Status == wire.StatusUnknown {
+		return
+	}
+	if !g.seen {
+		g.seen = true
+		g.restore(i)
+		g.checkReady()
+	}
+	g.server.keeper.postmaster(i.StartUS)
+}
+
+func (g *gate) checkReady() {
+	if g.seen && len(g.listener.Addrs()) > 0 {
+		g.server.ready()
+	}
+}
+
+// restore takes over the clients that the last run of the agent knew.
+func (g *gate) restore(i wire.Instance) {
+	set := g.server.keeper.load()
+	if len(set.Records) == 0 {
+		return
+	}
+	if why := set.Discard(g.server.keeper.bootID, i.StartUS); why != "" && i.StartUS != 0 {
+		g.log.Info("sessions of the last run are of no use", "why", why, "sessions", len(set.Records))
+		return
+	}
+	g.order(func(now mono.Instant, out *Orders) { g.docket.Restore(now, set.Records, out) })
+}
+
+// Admit implements peer.Acceptor.
+func (g *gate) Admit(remote netip.AddrPort, hello *wire.Hello, c peer.Counts) peer.Admission {
+	code, limit, protected := g.admission.Load().Admit(remote.Addr(), hello, Counts{Sessions: c.Total, PerAddress: c.OfAddress})
+	if code != 0 {
+		g.refusals.note(g.server.loop.Now(), remote.Addr(), code, limit)
+	}
+	return peer.Admission{Code: code, Limit: limit, Protected: protected}
+}
+
+// Changed implements peer.Handler.
+func (g *gate) Changed(s *peer.Session, c heartbeat.Change) {
+	g.logChange(s, c)
+	if g.stopping {
+		return // our own goodbyes are nobody's end
+	}
+	session := s.ID()
+	switch {
+	case c.From == wire.StateInit && c.To == wire.StateUp:
+		hello := s.Hello()
+		client := Client{Addr: s.Remote().Addr(), Conmgr: hello.Conmgr, Incarnation: hello.Incarnation}
+		timeout := time.Duration(hello.TimeoutMS) * time.Millisecond
+		interval := time.Duration(hello.IntervalMS) * time.Millisecond
+		g.order(func(now mono.Instant, out *Orders) {
+			g.docket.Armed(now, session, client, timeout, interval, s.Protected, out)
+		})
+	case c.Verdict():
+		g.order(func(now mono.Instant, out *Orders) { g.docket.Ended(now, session, c, out) })
+	}
+	g.updateSeek()
+}
+
+// logChange logs what an operator wants to know: sessions that come, go, or are
+// in doubt.
+func (g *gate) logChange(s *peer.Session, c heartbeat.Change) {
+	level := slog.LevelInfo
+	switch {
+	case c.From == wire.StateInit && c.To == wire.StateDown:
+		level = slog.LevelDebug
+	case c.To == wire.StateLate || c.Reason == wire.ReasonHeard:
+		level = slog.LevelDebug // a lossy path does that all the time; the counters tell
+	case c.Verdict() && c.Reason == wire.ReasonTimeout:
+		level = slog.LevelWarn
+	}
+	g.log.Log(context.Background(), level, "session", "remote", s.Remote(), "session", s.ID(),
+		"from", c.From, "to", c.To, "why", c.Reason, "silence", c.Silence.Round(time.Millisecond))
+}
+
+// Told implements peer.Handler: a conmgr's signals have changed.
+func (g *gate) Told(s *peer.Session) {
+	if s.Machine().Signals()&wire.FlagSlow != 0 {
+		g.server.monitor.SlowConnect()
+	}
+	g.updateSeek()
+}
+
+// updateSeek tells the monitor whether some conmgr waits for a primary.
+func (g *gate) updateSeek() {
+	seek := false
+	for s := range g.listener.Sessions() {
+		seek = seek || s.Machine().Signals()&wire.FlagSeek != 0
+	}
+	g.server.monitor.Fast(seek)
+}
+
+// Refused implements peer.Handler; a conmgr refuses nothing.
+func (g *gate) Refused(*peer.Session, wire.Refuse) {}
+
+// Broken implements peer.Handler.
+func (g *gate) Broken(s *peer.Session, err error) {
+	g.log.Debug("heartbeat connection ended", "remote", s.Remote(), "session", s.ID(), "err", err)
+}
+
+func (g *gate) tick() {
+	g.order(func(now mono.Instant, out *Orders) { g.docket.Tick(now, out) })
+}
+
+func (g *gate) done(r Result) {
+	g.order(func(now mono.Instant, out *Orders) {
+		if r.Outcome == OutcomeHostAlive {
+			g.docket.Alive(now, r.Warrant.ID, out)
+			return
+		}
+		g.docket.Done(now, r.Warrant.ID, out)
+	})
+}
+
+// order calls the docket and carries out its orders.
+func (g *gate) order(call func(now mono.Instant, out *Orders)) {
+	out := new(Orders)
+	if n := len(g.orders); n > 0 {
+		out, g.orders = g.orders[n-1], g.orders[:n-1]
+	}
+	call(g.server.loop.Now(), out)
+	for _, id := range out.Close {
+		g.server.terminator.Cancel(id)
+	}
+	for _, w := range out.Execute {
+		g.server.terminator.Execute(w)
+	}
+	for _, e := range out.Events {
+		g.report(e)
+	}
+	if out.Persist {
+		g.server.keeper.save(g.docket.Records())
+	}
+	out.Reset()
+	g.orders = append(g.orders, out)
+	g.timer.Set(g.docket.Next())
+}
+
+// report logs what the docket decided and keeps it as an event.
+func (g *gate) report(e DocketEvent) {
+	level := slog.LevelInfo
+	if e.Kind == DocketWarrant || e.Kind == DocketOverflow {
+		level = slog.LevelWarn
+	}
+	args := []any{"peer", e.Addr, "session", e.Session, "case", e.Case, "why", e.Reason,
+		"silence", e.Silence.Round(time.Millisecond)}
+	if e.Warrant != 0 {
+		args = append(args, "warrant", e.Warrant, "dry_run", e.DryRun)
+	}
+	if !e.Until.IsZero() && e.Until != mono.Never {
+		args = append(args, "for", e.Until.Sub(e.At).Round(time.Millisecond))
+	}
+	g.log.Log(context.Background(), level, e.Kind.String(), args...)
+	g.server.keeper.event(e)
+}
+
+// stop says BYE to every session.
+func (g *gate) stop() {
+	g.stopping = true
+	g.listener.StopAll(wire.ByeRestart)
+}
