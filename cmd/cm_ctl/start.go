@@ -188,6 +188,9 @@ func (w *startWatch) look(ctx context.Context) bool {
 	if w.c.ended() {
 		return true
 	}
+	if w.err != nil && ctx.Err() != nil {
+		return false // out of time says less than the error before it
+	}
 	w.err = w.ask(ctx)
 	return w.err == nil && ready(w.last, w.complete)
 }
