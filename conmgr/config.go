@@ -215,12 +215,13 @@ func (c *Config) warnings() []Warning {
 		list = append(list, Warning(c.values.Fail(name, format, args...).Error()))
 	}
 	if c.HeartbeatTimeout <= c.HeartbeatInterval {
-		name := "heartbeat_timeout"
-		if c.values.Origin(name) == "" {
-			name = "heartbeat_interval"
+		const means = "instances will be judged dead all the time"
+		interval, timeout := conf.FormatDuration(c.HeartbeatInterval), conf.FormatDuration(c.HeartbeatTimeout)
+		if c.values.Origin("heartbeat_timeout") != "" {
+			warn("heartbeat_timeout", "%s is not greater than heartbeat_interval (%s): %s", timeout, interval, means)
+		} else {
+			warn("heartbeat_interval", "%s is not less than heartbeat_timeout (%s): %s", interval, timeout, means)
 		}
-		warn(name, "heartbeat_timeout (%s) is not greater than heartbeat_interval (%s): instances will be judged dead all the time",
-			conf.FormatDuration(c.HeartbeatTimeout), conf.FormatDuration(c.HeartbeatInterval))
 	}
 	seen := make(map[string]int)
 	for _, b := range c.Backends {

@@ -234,8 +234,8 @@ func TestConfigErrors(t *testing.T) {
 func TestConfigWarnings(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ text, want string }{
-		{"backend_host0=a\nheartbeat_timeout=10", "conmgr.conf:2: heartbeat_timeout: heartbeat_timeout (10s) is not greater than heartbeat_interval (10s): "},
-		{"backend_host0=a\nheartbeat_interval=1min", "conmgr.conf:2: heartbeat_interval: heartbeat_timeout (20s) is not greater than heartbeat_interval (1min): "},
+		{"backend_host0=a\nheartbeat_timeout=10", "conmgr.conf:2: heartbeat_timeout: 10s is not greater than heartbeat_interval (10s): "},
+		{"backend_host0=a\nheartbeat_interval=1min", "conmgr.conf:2: heartbeat_interval: 1min is not less than heartbeat_timeout (20s): "},
 		{"backend_host0=a\nbackend_host3=A", "conmgr.conf:2: backend_host3: instances 0 and 3 are both a port 27500"},
 	} {
 		c, warnings, err := ParseConfig("conmgr.conf", []byte(tt.text))
@@ -358,4 +358,31 @@ func TestDescriptors(t *testing.T) {
 	if limit, err := RaiseDescriptors(); err != nil || limit == 0 {
 		t.Errorf("RaiseDescriptors = %d, %v", limit, err)
 	}
+}
+
+// FuzzParseConfig: nothing in a file panics, and what is accepted keeps the
+// promises of Config.
+func FuzzParseConfig(f *testing.F) {
+	f.Add([]byte("backend_host0 = db1\nproxy_listen = '1:any'\nheartbeat_interval = 10ms"))
+	f.Add([]byte("backend_hostaddr63 = ::1\nproxy_allow = '10.0.0.0/8'\nlog_destination = syslog"))
+	if sample, err := os.ReadFile("conmgr.conf.sample"); err == nil {
+		f.Add(regexp.MustCompile(`(?m)^#([a-z_0-9]+ =)`).ReplaceAll(sample, []byte("$1")))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		c, _, err := ParseConfig("conmgr.conf", text)
+		if err != nil {
+			return
+		}
+		if n := len(c.Backends); n < 1 || n > MaxInstances || c.Port == 0 || c.HeartbeatInterval < minPeriod || c.HeartbeatTimeout > maxPeriod {
+			t.Errorf("accepted %+v", c)
+		}
+		for _, b := range c.Backends {
+			if b.Host == "" && !b.HostAddr.IsValid() || b.Port == 0 || b.WatchdogPort == 0 {
+				t.Errorf("accepted %+v", b)
+			}
+		}
+		if len(c.Rows()) < len(configTable)-4 || c.SyslogFacility < 16 || !c.LogStderr && !c.LogSyslog {
+			t.Errorf("accepted %+v", c)
+		}
+	})
 }

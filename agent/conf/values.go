@@ -31,7 +31,8 @@ type Values struct {
 	values map[string]value
 }
 
-// Read checks settings against the table and returns all values. Later entries
+// Read checks settings against the table and returns all values, also beside an
+// error: a wrong setting then has no effect. Later entries
 // override earlier ones, so the entries of several sources are joined in rising
 // order of rank ([Parse] refuses duplicates inside one file). All errors are told,
 // each an *[Error], joined by [errors.Join].
