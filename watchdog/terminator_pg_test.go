@@ -226,6 +226,9 @@ func TestTerminatorSuperuser(t *testing.T) {
 	b.term.Execute(b.warrant(lostHost, CaseTimeout))
 	r := b.result()
 	b.wantOutcome(r, OutcomeSurvivors, 4, 3)
+	if r.Err != nil {
+		t.Errorf("%v: want the rest ended in the same pass", r.Err)
+	}
 	if s := r.Survivors[0]; s.PID != int32(boss.PID()) || s.User != "boss" || !strings.Contains(s.Why, "42501") || !strings.Contains(s.Why, "superuser") {
 		t.Errorf("survivor %+v", s)
 	}
