@@ -529,3 +529,30 @@ func TestTerminatorLatency(t *testing.T) {
 		t.Errorf("worst %v: want well below a second", worst)
 	}
 }
+
+// TestTerminatorMass ends the sessions of many hosts that died together, none
+// of which may wait for another.
+func TestTerminatorMass(t *testing.T) {
+	b := newBench(t, allRights, nil, "max_connections = 230")
+	const hosts, each = 50, 4
+	for i := range hosts {
+		for range each {
+			b.mustClient(fmt.Sprintf("127.0.1.%d", i+1), "app")
+		}
+	}
+	stranger := b.mustClient(otherHost, "app")
+	verdict := time.Now()
+	for i := range hosts {
+		b.term.Execute(b.warrant(fmt.Sprintf("127.0.1.%d", i+1), CaseTimeout))
+	}
+	for range hosts {
+		b.wantOutcome(b.result(), OutcomeDone, each, each)
+	}
+	t.Logf("%d hosts, %d sessions: all verified gone after %v", hosts, hosts*each, time.Since(verdict))
+	if !stranger.alive() || b.count("client_addr << '127.0.1.0/24'") != 0 {
+		t.Error("a stranger was touched, or somebody is left")
+	}
+	if n := len(b.events.Latest(hosts + 1)); n != hosts {
+		t.Errorf("%d events: want %d", n, hosts)
+	}
+}
