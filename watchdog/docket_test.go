@@ -301,6 +301,24 @@ func TestDocketSharedWait(t *testing.T) {
 	s.ended(3, wire.ReasonTimeout)
 	s.want(1, 0)
 
+	// The warrant covers the latest verdict, whoever leads it.
+	s = newStory(t, PolicyConfig{OnDisconnect: Wait})
+	s.armed(1, hostA, conmgr1)
+	s.armed(2, hostA, conmgr2)
+	s.armed(3, hostA, wire.ID{3})
+	s.ended(1, wire.ReasonDisconnect)
+	s.pass(time.Second)
+	s.ended(2, wire.ReasonTimeout)
+	latest := s.now
+	s.pass(time.Second)
+	s.ended(3, wire.ReasonLeave)
+	s.want(0, 0)
+	s.pass(time.Second)
+	s.want(1, 0)
+	if w := s.out.Execute[0]; w.Verdict != latest || w.Session != 1 {
+		t.Errorf("warrant %+v", w)
+	}
+
 	s = newStory(t, PolicyConfig{OnDisconnect: Wait})
 	s.armed(1, hostA, conmgr1)
 	s.armed(2, hostA, conmgr2)

@@ -226,6 +226,9 @@ func TestTerminatorSuperuser(t *testing.T) {
 	b.term.Execute(b.warrant(lostHost, CaseTimeout))
 	r := b.result()
 	b.wantOutcome(r, OutcomeSurvivors, 4, 3)
+	if r.Err != nil {
+		t.Errorf("%v: want the rest ended in the same pass", r.Err)
+	}
 	if s := r.Survivors[0]; s.PID != int32(boss.PID()) || s.User != "boss" || !strings.Contains(s.Why, "42501") || !strings.Contains(s.Why, "superuser") {
 		t.Errorf("survivor %+v", s)
 	}
@@ -524,5 +527,32 @@ func TestTerminatorLatency(t *testing.T) {
 	t.Logf("verdict to lock free, idle in transaction beside a busy session: mean %v, worst %v of %d", sum/rounds, worst, rounds)
 	if worst > 2*time.Second {
 		t.Errorf("worst %v: want well below a second", worst)
+	}
+}
+
+// TestTerminatorMass ends the sessions of many hosts that died together, none
+// of which may wait for another.
+func TestTerminatorMass(t *testing.T) {
+	b := newBench(t, allRights, nil, "max_connections = 230")
+	const hosts, each = 50, 4
+	for i := range hosts {
+		for range each {
+			b.mustClient(fmt.Sprintf("127.0.1.%d", i+1), "app")
+		}
+	}
+	stranger := b.mustClient(otherHost, "app")
+	verdict := time.Now()
+	for i := range hosts {
+		b.term.Execute(b.warrant(fmt.Sprintf("127.0.1.%d", i+1), CaseTimeout))
+	}
+	for range hosts {
+		b.wantOutcome(b.result(), OutcomeDone, each, each)
+	}
+	t.Logf("%d hosts, %d sessions: all verified gone after %v", hosts, hosts*each, time.Since(verdict))
+	if !stranger.alive() || b.count("client_addr << '127.0.1.0/24'") != 0 {
+		t.Error("a stranger was touched, or somebody is left")
+	}
+	if n := len(b.events.Latest(hosts + 1)); n != hosts {
+		t.Errorf("%d events: want %d", n, hosts)
 	}
 }
