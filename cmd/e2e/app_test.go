@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgconmgr/pgconmgr/agent/agenttest"
+	"github.com/pgconmgr/pgconmgr/agent/mono"
+)
+
+// connect opens a connection from a host with an unmodified driver.
+func (w *world) connect(h *agenttest.Host, addr string, port int) (*pgx.Conn, error) {
+	cfg, err := pgx.ParseConfig(fmt.Sprintf("host=%s port=%d user=postgres dbname=postgres connect_timeout=5", addr, port))
+	w.must(err)
+	cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		return h.Dial(ctx, network, addr)
+	}
+	return pgx.ConnectConfig(w.Context(), cfg)
+}
+
+// app is an application of the client host, connected through a pass-through
+// port of its conmgr.
+type app struct {
+	w    *world
+	conn *pgx.Conn
+	pid  uint32 // of its backend
+	ends chan appEnd
+}
+
+// appEnd is how a statement ended.
+type appEnd struct {
+	at  mono.Instant
+	err error
+}
+
+// open connects through conmgr; the row fails when that does not work.
+func (w *world) open(port int) *app { return w.openFrom(w.client, port) }
+
+func (w *world) openFrom(h *agenttest.Host, port int) *app {
+	w.Helper()
+	var conn *pgx.Conn
+	w.expect(fmt.Sprintf("a connection through port %d", port), func() (ok bool) {
+		var err error
+		conn, err = w.connect(h, "127.0.0.1", port)
+		return err == nil
+	})
+	return w.adopt(conn)
+}
+
+// openDirect connects from a host straight to an instance, as a stranger to
+// conmgr does.
+func (w *world) openDirect(from *agenttest.Host, p *agenttest.Postgres) *app {
+	w.Helper()
+	conn, err := w.connect(from, w.addr(p.Host).String(), int(p.Port))
+	w.must(err)
+	return w.adopt(conn)
+}
+
+func (w *world) adopt(conn *pgx.Conn) *app {
+	w.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+		defer cancel()
+		_ = conn.Close(ctx)
+	})
+	return &app{w: w, conn: conn, pid: conn.PgConn().PID(), ends: make(chan appEnd, 1)}
+}
+
+// exec runs a statement that the row promises to work.
+func (a *app) exec(sql string) {
+	a.w.Helper()
+	if _, err := a.conn.Exec(a.w.Context(), sql); err != nil {
+		a.w.failf("%s: %v", sql, err)
+	}
+}
+
+// value returns the one value of a query, as text.
+func (a *app) value(sql string) string {
+	a.w.Helper()
+	var v string
+	if err := a.conn.QueryRow(a.w.Context(), sql).Scan(&v); err != nil {
+		a.w.failf("%s: %v", sql, err)
+	}
+	return v
+}
+
+// begin runs a statement that blocks; see ended.
+func (a *app) begin(sql string) {
+	go func() {
+		_, err := a.conn.Exec(a.w.Context(), sql)
+		a.ends <- appEnd{now(), err}
+	}()
+}
+
+// idle waits for whatever comes on the idle connection; see ended.
+func (a *app) idle() {
+	go func() {
+		_, err := a.conn.WaitForNotification(a.w.Context())
+		a.ends <- appEnd{now(), err}
+	}()
+}
+
+// ended returns how the statement or the idling ended; the row fails when it
+// goes on.
+func (a *app) ended(what string) appEnd {
+	a.w.Helper()
+	select {
+	case e := <-a.ends:
+		return e
+	case <-time.After(a.w.patience()):
+		a.w.failf("%s: still waits after %v", what, a.w.patience())
+	}
+	panic("unreachable")
+}
+
+// hasEnded reports whether the statement or the idling has ended.
+func (a *app) hasEnded() bool { return len(a.ends) > 0 }
+
+// instances returns SHOW INSTANCES of a conmgr by column name; nothing while it
+// cannot be asked.
+func (w *world) instances(cm *agenttest.Conmgr) []map[string]string {
+	return w.show(cm, "SHOW INSTANCES")
+}
+
+// show runs a console command over conmgr.sock.
+func (w *world) show(cm *agenttest.Conmgr, command string) []map[string]string {
+	cfg, err := pgx.ParseConfig("host=" + cm.Dir + " dbname=conmgr user=test connect_timeout=2")
+	w.must(err)
+	cfg.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return cm.Host.Dial(ctx, "unix", filepath.Join(cm.Dir, "conmgr.sock"))
+	}
+	cfg.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol
+	conn, err := pgx.ConnectConfig(w.Context(), cfg)
+	if err != nil {
+		return nil
+	}
+	defer conn.Close(context.WithoutCancel(w.Context()))
+	rows, err := conn.PgConn().Exec(w.Context(), command).ReadAll()
+	if err != nil || len(rows) == 0 {
+		return nil
+	}
+	var out []map[string]string
+	for _, r := range rows[0].Rows {
+		m := map[string]string{}
+		for i, f := range rows[0].FieldDescriptions {
+			m[f.Name] = string(r[i])
+		}
+		out = append(out, m)
+	}
+	return out
+}
+
+// monitoring is what conmgr says of the instance on a host.
+func (w *world) monitoring(cm *agenttest.Conmgr, h *agenttest.Host) string {
+	for _, in := range w.instances(cm) {
+		if in["hostaddr"] == w.addr(h).String() {
+			return in["monitoring"]
+		}
+	}
+	return ""
+}
+
+// backends counts the sessions of a client address on an instance, as another
+// session sees them.
+func (w *world) backends(p *agenttest.Postgres, client *agenttest.Host) int {
+	w.Helper()
+	n, err := strconv.Atoi(agenttest.MustQuery(w, p,
+		"SELECT count(*)::text FROM pg_stat_activity WHERE client_addr = $1", w.addr(client).String())[0])
+	w.must(err)
+	return n
+}

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pgconmgr/pgconmgr/agent/agenttest"
+)
+
+// row is one line of the failure table.
+type row struct {
+	name string
+	// run makes the row happen and checks it with the world's expectations.
+	run func(w *world)
+	// with changes the world for all variants; nil leaves it.
+	with func(s *setup)
+	// off switches off the part under test: run must fail then.
+	off func(s *setup)
+	// seconds adds the variant at whole seconds, v6 the one over IPv6.
+	seconds, v6 bool
+}
+
+// setup says what world a row runs in.
+type setup struct {
+	interval, timeout time.Duration
+	v6                bool
+	hosts             []string          // besides client, db1, db2
+	noStandby         bool              // db2 has no instance
+	agents            map[string]string // watchdog.* of both agents
+	agentOptions      agenttest.WatchdogOptions
+	noAgents          bool
+	conmgr            map[string]string // conmgr.conf, raw values
+	noConmgr          bool
+	postgres          map[string]string // postgresql.conf of both instances
+	fresh             bool              // db2 is a cluster of its own
+	// impatient bounds every expectation, for variants that must fail.
+	impatient time.Duration
+}
+
+func fast() setup {
+	return setup{
+		interval: 100 * time.Millisecond, timeout: 300 * time.Millisecond,
+		agents: map[string]string{"watchdog.min_heartbeat_interval": "10ms"},
+		conmgr: map[string]string{"proxy_listen": "'27551:primary, 27552:standby, 27553:any'", "log_min_messages": "INFO"},
+	}
+}
+
+// prove runs all variants of a row.
+func prove(t *testing.T, r row) {
+	t.Parallel()
+	agenttest.NeedLab(t)
+	agenttest.NeedPostgres(t)
+	type variant struct {
+		name   string
+		change func(*setup)
+	}
+	variants := []variant{{"100ms", func(*setup) {}}}
+	if r.v6 {
+		variants = append(variants, variant{"100ms-v6", func(s *setup) { s.v6 = true }})
+	}
+	if r.seconds {
+		variants = append(variants, variant{"seconds", func(s *setup) { s.interval, s.timeout = time.Second, 2*time.Second }})
+	}
+	for _, v := range variants {
+		t.Run(v.name, func(t *testing.T) {
+			t.Parallel()
+			s := fast()
+			v.change(&s)
+			if r.with != nil {
+				r.with(&s)
+			}
+			if why := runRow(t, r, s, v.name); why != "" {
+				t.Error(why)
+			}
+		})
+	}
+	t.Run("off", func(t *testing.T) {
+		t.Parallel()
+		s := fast()
+		if r.with != nil {
+			r.with(&s)
+		}
+		s.impatient = 4 * time.Second
+		r.off(&s)
+		if runRow(t, r, s, "off") == "" {
+			t.Error("passed although the part under test was switched off: it proves nothing")
+		}
+	})
+}
+
+// failed is how an unmet expectation leaves a row.
+type failed struct{ why string }
+
+// runRow runs a row in a world of its own and returns why it failed, "" when it
+// did not. Trouble with the lab itself ends the test.
+func runRow(t *testing.T, r row, s setup, variant string) (why string) {
+	t.Helper()
+	w := newWorld(t, s)
+	defer func() {
+		switch x := recover().(type) {
+		case nil:
+			results.add(r.name, variant, "passed", w.measured)
+		case failed:
+			why = x.why
+			results.add(r.name, variant, "failed: "+why, w.measured)
+		default:
+			panic(x)
+		}
+	}()
+	r.run(w)
+	return ""
+}
+
+// results are what the rows did, for the summary.
+var results resultList
+
+type resultList struct {
+	mu    sync.Mutex // guards the following
+	lines []resultLine
+}
+
+type resultLine struct {
+	row, variant, outcome string
+	measured              map[string]time.Duration
+}
+
+func (l *resultList) add(row, variant, outcome string, measured map[string]time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = append(l.lines, resultLine{row, variant, outcome, measured})
+}
+
+func (l *resultList) print() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	slices.SortFunc(l.lines, func(a, b resultLine) int {
+		return cmp.Or(strings.Compare(a.row, b.row), strings.Compare(a.variant, b.variant))
+	})
+	for _, r := range l.lines {
+		text := r.outcome
+		if r.variant == "off" && strings.HasPrefix(text, "failed") {
+			text = "fails, as it must: " + strings.TrimPrefix(text, "failed: ")
+		}
+		for _, what := range slices.Sorted(maps.Keys(r.measured)) {
+			text += fmt.Sprintf("; %s %.1f ms", what, r.measured[what].Seconds()*1000)
+		}
+		fmt.Printf("%-22s %-9s %s\n", r.row, r.variant, text)
+	}
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	results.print()
+	os.Exit(code)
+}

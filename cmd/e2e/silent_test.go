@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"testing"
+	"time"
+
+	"github.com/pgconmgr/pgconmgr/agent/agenttest"
+)
+
+// The database host vanishes: applications get their error at heartbeat_timeout,
+// whatever they were doing.
+func TestSilentServer(t *testing.T) {
+	prove(t, row{
+		name: "silent-server", seconds: true, v6: true,
+		off: func(s *setup) { s.timeout = 9 * time.Minute }, // as good as no heartbeat
+		run: func(w *world) {
+			reader, idle := w.open(portPrimary), w.open(portPrimary)
+			inTransaction := w.open(portPrimary)
+			inTransaction.exec("BEGIN")
+			inTransaction.idle()
+			reader.begin("SELECT pg_sleep(3600)")
+			idle.idle()
+			agenttest.MustFault(w, w.db1.Cut)
+			for _, a := range []struct {
+				what string
+				app  *app
+			}{{"blocked read", reader}, {"idle", idle}, {"idle in transaction", inTransaction}} {
+				end := a.app.ended(a.what)
+				if end.err == nil {
+					w.failf("%s: ended without an error", a.what)
+				}
+				w.expectVerdict(a.what, w.lastFrame(w.client, w.db1), end.at, w.timeout)
+			}
+			_, err := w.standby.Promote(w.Context())
+			w.must(err)
+			promoted := now()
+			if got := w.open(portPrimary).value("SELECT host(inet_server_addr())"); got != w.addr(w.db2).String() {
+				w.failf("connected to %s: expected the promoted %s", got, w.addr(w.db2))
+			}
+			w.measure("promotion to connect", now().Sub(promoted))
+		},
+	})
+}
+
+// The client host vanishes: its backends end and their locks are free.
+func TestSilentClient(t *testing.T) {
+	prove(t, row{
+		name: "silent-client", seconds: true, v6: true,
+		off: func(s *setup) { s.agents["watchdog.dry_run"] = "on" },
+		run: func(w *world) {
+			agenttest.MustExec(w, w.primary, "CREATE TABLE accounts (i int)")
+			locker, busy, idle := w.open(portPrimary), w.open(portPrimary), w.open(portPrimary)
+			locker.exec("BEGIN; LOCK TABLE accounts")
+			idle.exec("SELECT 1")
+			// Busy in a loop that never looks at its socket.
+			busy.begin("DO $$ BEGIN LOOP PERFORM 1; END LOOP; END $$")
+			w.expect("three backends", func() bool { return w.backends(w.primary, w.client) == 3 })
+			agenttest.MustFault(w, w.client.Cut)
+			w.expect("no backend of the client", func() bool { return w.backends(w.primary, w.client) == 0 })
+			gone := now()
+			w.expectVerdict("backends gone", w.lastFrame(w.db1, w.client), gone, w.timeout)
+			agenttest.MustExec(w, w.primary, "SET lock_timeout = '1ms'; SELECT count(*) FROM accounts")
+		},
+	})
+}
