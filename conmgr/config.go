@@ -44,7 +44,7 @@ type ProxyPort struct {
 type Config struct {
 	File            string // as given to Load
 	Port            uint16
-	ListenAddresses []string // names, addresses or "*"; may be empty
+	ListenAddresses []string // names, addresses or "*"; at least one
 	Backends        []Backend
 
 	HeartbeatInterval        time.Duration

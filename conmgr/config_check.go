@@ -67,6 +67,9 @@ func checkListen(s string) error {
 	if err != nil {
 		return err
 	}
+	if len(list) == 0 {
+		return errors.New("expected localhost, other names, addresses or *")
+	}
 	for _, item := range list {
 		if _, err := netip.ParseAddr(item); item == "*" || err == nil {
 			continue

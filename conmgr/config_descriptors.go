@@ -39,7 +39,7 @@ func Descriptors(c *Config) uint64 {
 // DescriptorsLeft returns how many file descriptors of a limit applications may
 // use in all, one per console and two per passed-through connection. It is what
 // ends accepting when max_connections is 0.
-func DescriptorsLeft(c *Config, limit uint64) uint64 {
+func (c *Config) DescriptorsLeft(limit uint64) uint64 {
 	if fixed := descriptorsFixed(c); limit > fixed {
 		return limit - fixed
 	}
@@ -48,7 +48,7 @@ func DescriptorsLeft(c *Config, limit uint64) uint64 {
 
 // CheckDescriptors reports as an error when a limit on file descriptors cannot
 // carry a configuration.
-func CheckDescriptors(c *Config, limit uint64) error {
+func (c *Config) CheckDescriptors(limit uint64) error {
 	need := Descriptors(c)
 	if c.MaxConnections == 0 {
 		need += descriptorsApplication(c) // of what use is a conmgr without an application

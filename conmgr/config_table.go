@@ -103,7 +103,7 @@ func ownTable() conf.Table {
 	return conf.Table{
 		{
 			Name: "listen_addresses", Kind: conf.List, Default: "localhost", Check: checkListen,
-			About: "Addresses on which applications reach conmgr: names, addresses, or * for all; empty for none but the Unix sockets.",
+			About: "Addresses on which applications reach conmgr: names, addresses, or * for all.",
 			High:  "an application on another host is not told when the path to conmgr dies.",
 		},
 		{

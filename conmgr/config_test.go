@@ -206,6 +206,7 @@ func TestConfigErrors(t *testing.T) {
 		{host + "load_balance = on", "conmgr.conf:2: load_balance: expected rtt, random or first"},
 		{host + "close_on_role_change = maybe", "conmgr.conf:2: close_on_role_change: expected on or off"},
 		{host + "system_identifier = -1", "conmgr.conf:2: system_identifier: expected the decimal number that pg_controldata shows"},
+		{host + "listen_addresses = ''", "conmgr.conf:2: listen_addresses: expected localhost, other names, addresses or *"},
 		{host + "listen_addresses = 'a b'", "conmgr.conf:2: listen_addresses: expected one host name"},
 		{host + "proxy_listen = 27551", `conmgr.conf:2: proxy_listen: expected port:target as 27551:primary, found "27551"`},
 		{host + "proxy_listen = '0:primary'", "conmgr.conf:2: proxy_listen: port: 0 is out of range"},
@@ -341,18 +342,18 @@ func TestDescriptors(t *testing.T) {
 		if got := Descriptors(c); got != tt.need {
 			t.Errorf("%q: Descriptors = %d, want %d", tt.text, got, tt.need)
 		}
-		if err := CheckDescriptors(c, tt.limit); (err == nil) != tt.fits {
+		if err := c.CheckDescriptors(tt.limit); (err == nil) != tt.fits {
 			t.Errorf("%q: CheckDescriptors(%d) = %v", tt.text, tt.limit, err)
 		}
 	}
 	c := mustParse(t, two+"max_connections=100")
 	want := "file descriptors: 177 needed (9 + 2 for each of 2 instances + 64 in reserve + 1 for each of max_connections = 100), limit 150: raise the limit (ulimit -n, LimitNOFILE) or lower max_connections"
-	if err := CheckDescriptors(c, 150); err == nil || err.Error() != want {
+	if err := c.CheckDescriptors(150); err == nil || err.Error() != want {
 		t.Errorf("error\n%v\nwant\n%s", err, want)
 	}
 	// The figures of the design: a limit of 20,000 with 64 instances.
 	full := &Config{Backends: make([]Backend, 64)}
-	if left := DescriptorsLeft(full, 20000); left < 19700 || DescriptorsLeft(full, 100) != 0 {
+	if left := full.DescriptorsLeft(20000); left < 19700 || full.DescriptorsLeft(100) != 0 {
 		t.Errorf("%d descriptors left", left)
 	}
 	if limit, err := RaiseDescriptors(); err != nil || limit == 0 {

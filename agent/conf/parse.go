@@ -41,6 +41,10 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s:%d: %s", e.File, e.Line, e.Text)
 }
 
+func tooMany(file string) error {
+	return &Error{File: file, Text: "too many errors, the rest is not told"}
+}
+
 // Parse splits the text of a file into its settings, in their order. file is
 // only a name for errors. Every wrong line is told (at most the first 20), as
 // *Error values joined by [errors.Join]; the entries are those of the good lines.
@@ -53,7 +57,7 @@ func Parse(file string, text []byte) ([]Entry, error) {
 		p.line++
 		p.read(bytes.TrimSuffix(line, []byte("\n")))
 		if len(p.errs) > maxErrors {
-			p.errs[maxErrors] = &Error{File: file, Text: "too many errors, the rest is not told"}
+			p.errs[maxErrors] = tooMany(file)
 			break
 		}
 	}

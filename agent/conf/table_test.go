@@ -4,6 +4,7 @@ package conf
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -142,5 +143,17 @@ func TestSampleReadsAsDefaults(t *testing.T) {
 	entries, err := Parse("sample", []byte(sample))
 	if err != nil || len(entries) != 0 {
 		t.Errorf("sample sets %v, %v", entries, err)
+	}
+}
+
+func TestReadBoundsItsErrors(t *testing.T) {
+	t.Parallel()
+	var entries []Entry
+	for i := range 100000 {
+		entries = append(entries, Entry{"unknown", "x", "t.conf", i + 1})
+	}
+	_, err := testTable.Read(entries)
+	if lines := strings.Split(errorText(err), "\n"); len(lines) != maxErrors+1 || !strings.Contains(lines[maxErrors], "too many errors") {
+		t.Errorf("%d lines, last %q", len(lines), lines[len(lines)-1])
 	}
 }

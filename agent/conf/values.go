@@ -32,10 +32,10 @@ type Values struct {
 }
 
 // Read checks settings against the table and returns all values, also beside an
-// error: a wrong setting then has no effect. Later entries
-// override earlier ones, so the entries of several sources are joined in rising
-// order of rank ([Parse] refuses duplicates inside one file). All errors are told,
-// each an *[Error], joined by [errors.Join].
+// error: a wrong setting then has no effect. Later entries override earlier ones,
+// so the entries of several sources are joined in rising order of rank ([Parse]
+// refuses duplicates inside one file). The errors (at most the first 20; reading
+// ends there) are each an *[Error], joined by [errors.Join].
 func (t Table) Read(entries []Entry) (*Values, error) {
 	v := &Values{table: t, values: make(map[string]value)}
 	var errs []error
@@ -45,9 +45,15 @@ func (t Table) Read(entries []Entry) (*Values, error) {
 		}
 	}
 	for _, e := range entries {
-		if err := v.set(e); err != nil {
-			errs = append(errs, &Error{File: e.File, Line: e.Line, Text: err.Error()})
+		err := v.set(e)
+		if err == nil {
+			continue
 		}
+		if len(errs) == maxErrors {
+			errs = append(errs, tooMany(e.File))
+			break
+		}
+		errs = append(errs, &Error{File: e.File, Line: e.Line, Text: err.Error()})
 	}
 	return v, errors.Join(errs...)
 }

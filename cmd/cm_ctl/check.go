@@ -22,7 +22,7 @@ func check(e env, d *conmgr.Directory, _ options) int {
 	if err != nil {
 		warn(e, "%v", err)
 	}
-	if err := conmgr.CheckDescriptors(config, limit); err != nil {
+	if err := config.CheckDescriptors(limit); err != nil {
 		return fail(e, err)
 	}
 	fmt.Fprintf(e.stdout, "%s is valid: %d instances, %d warnings\n", d.ConfigPath(), len(config.Backends), len(warnings))

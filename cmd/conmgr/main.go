@@ -140,7 +140,7 @@ func serve(e env, config *conmgr.Config, dir *conmgr.Directory, log *slog.Logger
 	if err != nil {
 		log.Warn("limit on file descriptors stays", "limit", limit, "err", err)
 	}
-	if err := conmgr.CheckDescriptors(config, limit); err != nil {
+	if err := config.CheckDescriptors(limit); err != nil {
 		return err
 	}
 	unix.Umask(0o077)

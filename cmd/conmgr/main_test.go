@@ -6,7 +6,9 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -87,6 +89,16 @@ func TestHelpAndVersion(t *testing.T) {
 	}
 }
 
+func mustFreePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
 type process struct {
 	*exec.Cmd
 	lines *bufio.Scanner
@@ -133,8 +145,8 @@ func TestLife(t *testing.T) {
 	} {
 		t.Run(tt.signal.String(), func(t *testing.T) {
 			t.Parallel()
-			dir := mustDirectory(t, "backend_hostaddr0 = 127.0.0.1\nwatchdog_port0 = 1\n"+
-				"listen_addresses = ''\nheartbeat_timeout = 1\n")
+			dir := mustDirectory(t, fmt.Sprintf("backend_hostaddr0 = 127.0.0.1\nwatchdog_port0 = 1\n"+
+				"port = %d\nheartbeat_timeout = 1\n", mustFreePort(t)))
 			p := mustStart(t, dir)
 			p.mustRead(t, "WARNING:  "+filepath.Join(dir, "conmgr.conf")+":4: heartbeat_timeout: ")
 			p.mustRead(t, "LOG:  starting conmgr")
