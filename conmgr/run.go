@@ -98,7 +98,7 @@ func (d *daemon) serverOptions() (ServerOptions, error) {
 		Router: NewRouter(Policy{LoadBalance: balance, Random: rand.IntN, Now: clock.Now}),
 		Port:   cfg.Port, ListenAddresses: cfg.ListenAddresses, SocketPath: d.options.Directory.SocketPath(),
 		ProxyListen: cfg.ProxyListen, ProxyAllow: cfg.ProxyAllow,
-		MaxConnections: int(cfg.MaxConnections), Descriptors: DescriptorsLeft(cfg, limit.Cur),
+		MaxConnections: int(cfg.MaxConnections), Descriptors: cfg.DescriptorsLeft(limit.Cur),
 		CloseOnRoleChange: cfg.CloseOnRoleChange, CloseOnStalePrimary: cfg.CloseOnStalePrimary,
 		Config: cfg.Rows, Status: d.status, Shutdown: d.requestShutdown, SlowConnect: d.monitor.slowConnect,
 	}, nil
