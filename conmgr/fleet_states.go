@@ -43,12 +43,8 @@ func (f *Fleet) becomeMonitored(now mono.Instant, m *member, out *Actions) {
 		"attribute", m.state.Attribute.String(), "status", m.state.Status.String(), "timeline", m.state.Timeline)
 }
 
-// becomeUnmonitored disconnects nobody. What the opinion knows and whom it may
-// ask when goes on from where the episode stands.
+// becomeUnmonitored disconnects nobody. The episode that led to it goes on.
 func (f *Fleet) becomeUnmonitored(now mono.Instant, m *member, why string, out *Actions) {
-	o := &m.opinion
-	o.misses, o.silent = 0, false
-	o.want(now)
 	f.become(now, m, Unmonitored, why, out)
 	out.log(FleetWarn, "instance unmonitored", "instance", m.name, "why", why)
 }

@@ -299,7 +299,8 @@ func TestFleetVerdictTable(t *testing.T) {
 				}
 			}
 			r.wantFaults(tt.fault...)
-			if tt.want == Unmonitored && r.logged("instance unmonitored") != 1 {
+			if tt.want == Unmonitored && r.logged("instance unmonitored") != 1 ||
+				tt.want == Faulted && r.logged("instance faulted") != 1 {
 				t.Errorf("log %v, want one warning", r.log)
 			}
 		})
@@ -740,6 +741,9 @@ func TestFleetSystemIdentifier(t *testing.T) {
 		r.instance(2300, 0, fleetPrimary(1))
 		r.want(0, Monitored)
 		r.wantFaults()
+		if n := r.logged("wrong instance"); n != 2 { // the port, then that it is not known
+			t.Errorf("%d errors, want one for each reason: %v", n, r.log)
+		}
 	})
 	t.Run("a primary on the wrong port teaches nothing", func(t *testing.T) {
 		t.Parallel()
