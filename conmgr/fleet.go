@@ -89,7 +89,6 @@ type Fleet struct {
 	cfg     FleetConfig
 	id      uint64 // system identifier, 0 while not known
 	members []member
-	wake    mono.Instant // Next after the latest call; Never for nothing pending
 	viewed  mono.Instant // At of the latest view
 	settled mono.Instant // from here on, who is alone is the incumbent
 	split   splitState
@@ -128,7 +127,7 @@ func NewFleet(cfg FleetConfig, learnedSystemID uint64, now mono.Instant) *Fleet 
 	if cfg.DoorTimeout == 0 {
 		cfg.DoorTimeout = 2 * time.Second
 	}
-	f := &Fleet{cfg: cfg, id: cfg.SystemID, wake: mono.Never, settled: now.Add(cfg.Timeout)}
+	f := &Fleet{cfg: cfg, id: cfg.SystemID, settled: now.Add(cfg.Timeout)}
 	if f.id == 0 {
 		f.id = learnedSystemID
 	}
@@ -140,7 +139,6 @@ func NewFleet(cfg FleetConfig, learnedSystemID uint64, now mono.Instant) *Fleet 
 		m.opinion.end()
 		f.members = append(f.members, m)
 	}
-	f.wake = f.Next()
 	return f
 }
 
@@ -209,11 +207,10 @@ func (f *Fleet) Door(now mono.Instant, i int, r DoorResult, out *Actions) {
 }
 
 // Addr takes the address that instance i has now.
-func (f *Fleet) Addr(now mono.Instant, i int, addr netip.Addr, out *Actions) {
-	m := f.enter(now, i)
+func (f *Fleet) Addr(i int, addr netip.Addr, out *Actions) {
+	m := &f.members[i]
 	out.ViewChanged = out.ViewChanged || m.addr != addr
 	m.addr = addr
-	f.settle(now, out)
 }
 
 // Tick does what time alone asks for. Call it at Next or later.
@@ -223,7 +220,7 @@ func (f *Fleet) Tick(now mono.Instant, out *Actions) {
 }
 
 // Next returns when Tick wants to be called, Never for not at all. It may
-// change with every call but Heard.
+// change with every call but Heard and Addr.
 func (f *Fleet) Next() mono.Instant {
 	next := mono.Never
 	if !f.split.settled {
@@ -266,7 +263,7 @@ func (f *Fleet) enter(now mono.Instant, i int) *member {
 // forgive restarts the clocks of unmonitored instances when this call is so
 // late that the own process must have stood still.
 func (f *Fleet) forgive(now mono.Instant) {
-	if f.wake == mono.Never || now.Sub(f.wake) <= f.cfg.Timeout/4 {
+	if now.Sub(f.Next()) <= f.cfg.Timeout/4 {
 		return
 	}
 	for i := range f.members {
@@ -288,7 +285,6 @@ func (f *Fleet) settle(now mono.Instant, out *Actions) {
 		m := &f.members[i]
 		m.bound = m.bound || m.inUse() && m.place == placeGood
 	}
-	f.wake = f.Next()
 }
 
 // decimal writes a system identifier as pg_controldata does: in decimal.

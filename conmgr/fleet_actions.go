@@ -7,12 +7,12 @@ package conmgr
 // publish the new view, so that nobody is routed to what is lost; then the
 // faults; then the rest in any order.
 type Actions struct {
-	ViewChanged bool    // publish Fleet.View
-	Faults      []Fault // in the order of the verdicts
-	AskDoor     []int   // indexes: ask this door now, give the outcome to Fleet.Door
-	Eager       []Eager // pace of the heartbeat's redials
-	Learned     uint64  // not 0: keep this system identifier in the directory
-	Log         []Entry // to the log, in order
+	ViewChanged bool         // publish Fleet.View
+	Faults      []Fault      // in the order of the verdicts
+	AskDoor     []int        // indexes: ask this door now, give the outcome to Fleet.Door
+	Eager       []Eager      // pace of the heartbeat's redials
+	Learned     uint64       // not 0: keep this system identifier in the directory
+	Log         []FleetEntry // to the log, in order
 }
 
 // Reset empties the actions and keeps their memory.
@@ -28,24 +28,24 @@ type Eager struct {
 	On bool
 }
 
-// Level is how grave a log entry is, with the numbers of log/slog.
-type Level int
+// FleetLevel is how grave a log entry is, with the numbers of log/slog.
+type FleetLevel int
 
 // Levels, as log/slog numbers them.
 const (
-	LevelInfo  Level = 0
-	LevelWarn  Level = 4
-	LevelError Level = 8
+	FleetInfo  FleetLevel = 0
+	FleetWarn  FleetLevel = 4
+	FleetError FleetLevel = 8
 )
 
-// Entry is one line for the log: fixed message, data in Args as alternating
+// FleetEntry is one line for the log: fixed message, data in Args as alternating
 // keys and values (the form that slog.Logger.Log takes).
-type Entry struct {
-	Level   Level
+type FleetEntry struct {
+	Level   FleetLevel
 	Message string
 	Args    []any
 }
 
-func (a *Actions) log(level Level, message string, args ...any) {
-	a.Log = append(a.Log, Entry{Level: level, Message: message, Args: args})
+func (a *Actions) log(level FleetLevel, message string, args ...any) {
+	a.Log = append(a.Log, FleetEntry{Level: level, Message: message, Args: args})
 }

@@ -85,7 +85,7 @@ func (f *Fleet) faultOldLife(now mono.Instant, m *member, old wire.Instance, res
 		fault.Before = m.lost
 	}
 	f.fault(now, m, fault, out)
-	out.log(LevelWarn, "instance restarted", "instance", m.name)
+	out.log(FleetWarn, "instance restarted", "instance", m.name)
 }
 
 // faultOldRole tells the applications whose target the instance no longer
@@ -98,7 +98,7 @@ func (f *Fleet) faultOldRole(now mono.Instant, m *member, old wire.Instance, out
 	if from == to || from == wire.AttributeUnknown || to == wire.AttributeUnknown {
 		return
 	}
-	out.log(LevelInfo, "instance changed role", "instance", m.name, "from", from.String(), "to", to.String(),
+	out.log(FleetInfo, "instance changed role", "instance", m.name, "from", from.String(), "to", to.String(),
 		"timeline", m.state.Timeline)
 	if !f.cfg.CloseOnRoleChange {
 		return
@@ -124,7 +124,7 @@ func (f *Fleet) learn(now mono.Instant, out *Actions) {
 		s := m.state
 		if m.mon == Monitored && m.fresh && s.Status == wire.StatusUp && s.Attribute == wire.AttributePrimary && s.SystemID != 0 {
 			f.id, out.Learned = s.SystemID, s.SystemID
-			out.log(LevelInfo, "system identifier learned", "instance", m.name, "system_identifier", decimal(f.id))
+			out.log(FleetInfo, "system identifier learned", "instance", m.name, "system_identifier", decimal(f.id))
 			break
 		}
 	}

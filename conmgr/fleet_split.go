@@ -121,7 +121,7 @@ func (f *Fleet) place(now mono.Instant, m *member, winner int, out *Actions) {
 // closeStale ends the sessions of a primary that was overtaken. One whose
 // timeline is not known is not used, but that kills nobody.
 func (f *Fleet) closeStale(now mono.Instant, m *member, out *Actions) {
-	out.log(LevelError, "stale primary", "instance", m.name, "why", m.lossText)
+	out.log(FleetError, "stale primary", "instance", m.name, "why", m.lossText)
 	if f.cfg.CloseOnStalePrimary && m.state.Timeline != 0 {
 		f.fault(now, m, Fault{Reason: faultStalePrimary}, out)
 	}
@@ -143,6 +143,6 @@ func (f *Fleet) tie(best []*member, winner int, out *Actions) {
 	}
 	f.split.text, out.ViewChanged = text, true
 	if text != "" {
-		out.log(LevelError, "several primaries", "why", text)
+		out.log(FleetError, "several primaries", "why", text)
 	}
 }

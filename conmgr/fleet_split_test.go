@@ -115,8 +115,8 @@ func TestFleetSplitEqualTimelines(t *testing.T) {
 		t.Parallel()
 		r := newFleetRig(t, fleetConfig(3))
 		r.arm(1000, 0, fleetPrimary(1))
-		r.run(1300)
-		r.arm(1301, 1, fleetPrimary(1))
+		r.session(1200, 1, wire.StateUp, wire.ReasonArmed)
+		r.instance(1301, 1, fleetPrimary(1))
 		r.wantLosers(false, true, false)
 	})
 }

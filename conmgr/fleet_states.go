@@ -39,18 +39,14 @@ func (f *Fleet) becomeMonitored(now mono.Instant, m *member, out *Actions) {
 	was := m.mon
 	m.opinion.end()
 	f.become(now, m, Monitored, "", out)
-	out.log(LevelInfo, "instance monitored", "instance", m.name, "from", was.String(),
+	out.log(FleetInfo, "instance monitored", "instance", m.name, "from", was.String(),
 		"attribute", m.state.Attribute.String(), "status", m.state.Status.String(), "timeline", m.state.Timeline)
 }
 
-// becomeUnmonitored disconnects nobody. What the opinion knows and whom it may
-// ask when goes on from where the episode stands.
+// becomeUnmonitored disconnects nobody. The episode that led to it goes on.
 func (f *Fleet) becomeUnmonitored(now mono.Instant, m *member, why string, out *Actions) {
-	o := &m.opinion
-	o.misses, o.silent = 0, false
-	o.want(now)
 	f.become(now, m, Unmonitored, why, out)
-	out.log(LevelWarn, "instance unmonitored", "instance", m.name, "why", why)
+	out.log(FleetWarn, "instance unmonitored", "instance", m.name, "why", why)
 }
 
 func (f *Fleet) becomeFaulted(now mono.Instant, m *member, reason string, silence time.Duration, out *Actions) {
@@ -59,7 +55,7 @@ func (f *Fleet) becomeFaulted(now mono.Instant, m *member, reason string, silenc
 	f.fault(now, m, Fault{Reason: reason, Silence: silence}, out)
 	f.become(now, m, Faulted, reason, out)
 	if was != Faulted {
-		out.log(LevelWarn, "instance faulted", "instance", m.name, "from", was.String(), "why", reason, "silence", silence)
+		out.log(FleetWarn, "instance faulted", "instance", m.name, "from", was.String(), "why", reason, "silence", silence)
 	}
 }
 
@@ -69,7 +65,7 @@ func (f *Fleet) becomeForeign(now mono.Instant, m *member, why string, out *Acti
 	f.fault(now, m, Fault{Reason: faultForeign}, out)
 	f.become(now, m, Foreign, why, out)
 	if !known {
-		out.log(LevelError, "wrong instance", "instance", m.name, "why", why)
+		out.log(FleetError, "wrong instance", "instance", m.name, "why", why)
 	}
 }
 

@@ -31,7 +31,7 @@ type fleetRig struct {
 	faults  []Fault
 	eager   []Eager
 	learned []uint64
-	log     []Entry
+	log     []FleetEntry
 }
 
 type fleetDoor struct{ At, Index int }
@@ -299,7 +299,8 @@ func TestFleetVerdictTable(t *testing.T) {
 				}
 			}
 			r.wantFaults(tt.fault...)
-			if tt.want == Unmonitored && r.logged("instance unmonitored") != 1 {
+			if tt.want == Unmonitored && r.logged("instance unmonitored") != 1 ||
+				tt.want == Faulted && r.logged("instance faulted") != 1 {
 				t.Errorf("log %v, want one warning", r.log)
 			}
 		})
@@ -480,14 +481,35 @@ func TestFleetUnmonitored(t *testing.T) {
 		r.wantFaults()
 		r.wantDoors(fleetDoor{2450, 0}, fleetDoor{7450, 0}, fleetDoor{12450, 0}, fleetDoor{17450, 0})
 	})
+	t.Run("a kernel that was back is new when it falls silent again", func(t *testing.T) {
+		t.Parallel()
+		r := unmonitoredRig(t, fleetConfig(1))
+		r.run(2450)
+		r.door(2451, 0, 2450, DoorAnswers)
+		r.kernel(2600, 0)
+		r.run(3000)
+		r.wantDoors(fleetDoor{2450, 0}, fleetDoor{2900, 0})
+	})
+	t.Run("a frame is a sign of the kernel too", func(t *testing.T) {
+		t.Parallel()
+		r := unmonitoredRig(t, fleetConfig(1))
+		r.do(2440, func(now mono.Instant, out *Actions) { r.f.Heard(now, 0, 0, now, 0, 0, out) })
+		r.run(2739)
+		r.wantDoors()
+		r.run(2740)
+		r.wantDoors(fleetDoor{2740, 0})
+	})
 	t.Run("an own pause accuses nobody", func(t *testing.T) {
 		t.Parallel()
 		r := unmonitoredRig(t, fleetConfig(1))
-		living(r, 7200) // the door of 7150 is open
-		r.wantDoors(fleetDoor{7150, 0})
+		living(r, 7200)
+		r.door(7210, 0, 7150, DoorNoAnswer) // one more would do
+		r.doors = nil
+		living(r, 12200) // the door of 12150 is open
+		r.wantDoors(fleetDoor{12150, 0})
 		r.now = 60000 // nobody called
 		r.collect(r.f.Tick)
-		r.door(60000, 0, 7150, DoorNoAnswer)
+		r.door(60000, 0, 12150, DoorNoAnswer)
 		r.wantFaults()
 		r.want(0, Unmonitored)
 		r.wantDoors(fleetDoor{60000, 0})
@@ -719,6 +741,9 @@ func TestFleetSystemIdentifier(t *testing.T) {
 		r.instance(2300, 0, fleetPrimary(1))
 		r.want(0, Monitored)
 		r.wantFaults()
+		if n := r.logged("wrong instance"); n != 2 { // the port, then that it is not known
+			t.Errorf("%d errors, want one for each reason: %v", n, r.log)
+		}
 	})
 	t.Run("a primary on the wrong port teaches nothing", func(t *testing.T) {
 		t.Parallel()
@@ -736,12 +761,12 @@ func TestFleetView(t *testing.T) {
 	r.arm(1500, 0, fleetPrimary(3))
 	addr := netip.MustParseAddr("192.0.2.1")
 	var out Actions
-	r.f.Addr(fleetAt(1500), 0, addr, &out)
+	r.f.Addr(0, addr, &out)
 	if !out.ViewChanged {
 		t.Error("a new address does not ask for a new view")
 	}
 	out.Reset()
-	r.f.Addr(fleetAt(1500), 0, addr, &out)
+	r.f.Addr(0, addr, &out)
 	v := r.view()
 	r.f.Heard(fleetAt(2000), 0, time.Millisecond, fleetAt(1990), 3, 4, &out)
 	if out.ViewChanged {
@@ -761,6 +786,11 @@ func TestFleetView(t *testing.T) {
 	}
 	if d := cmp.Diff(want, r.view().Instances[0], cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {
 		t.Errorf("view (-want +got):\n%s", d)
+	}
+	out.Reset()
+	r.f.Instance(fleetAt(2550), 0, fleetPrimary(4), &out)
+	if !out.ViewChanged {
+		t.Error("another timeline does not ask for a new view")
 	}
 	out.Reset()
 	r.f.Changed(fleetAt(2600), 0, heartbeat.Change{From: wire.StateUp, To: wire.StateLate, LastValid: fleetAt(2490)}, &out)

@@ -46,11 +46,11 @@ type Resolver struct {
 
 	mu     sync.Mutex // guards the following
 	closed bool
-	hosts  []host
+	hosts  []resolvedHost
 }
 
-// host is one entry of the list.
-type host struct {
+// resolvedHost is one entry of the list.
+type resolvedHost struct {
 	name    string
 	fixed   bool         // never looked up
 	addrs   []netip.Addr // the last good answer
@@ -67,7 +67,7 @@ var errNoAddress = errors.New("no IPv4 or IPv6 address")
 // looks nothing up before the first Pick. Close it.
 func NewResolver(cfg ResolverConfig, hosts []string) *Resolver {
 	if cfg.Lookup == nil {
-		cfg.Lookup = lookup
+		cfg.Lookup = lookupSystem
 	}
 	if cfg.Timeout == 0 {
 		cfg.Timeout = 5 * time.Second
@@ -86,19 +86,19 @@ func NewResolver(cfg ResolverConfig, hosts []string) *Resolver {
 	return r
 }
 
-func lookup(ctx context.Context, host string) ([]netip.Addr, error) {
+func lookupSystem(ctx context.Context, host string) ([]netip.Addr, error) {
 	return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 }
 
-func newHost(name string) host {
+func newHost(name string) resolvedHost {
 	if addr, err := netip.ParseAddr(name); err == nil {
-		return host{name: name, fixed: true, addrs: []netip.Addr{addr.Unmap()}}
+		return resolvedHost{name: name, fixed: true, addrs: []netip.Addr{addr.Unmap()}}
 	}
 	if name == "localhost" { // RFC 6761 section 6.3
 		v4 := netip.AddrFrom4([4]byte{127, 0, 0, 1})
-		return host{name: name, fixed: true, addrs: []netip.Addr{v4, netip.IPv6Loopback()}}
+		return resolvedHost{name: name, fixed: true, addrs: []netip.Addr{v4, netip.IPv6Loopback()}}
 	}
-	return host{name: name}
+	return resolvedHost{name: name}
 }
 
 // Pick returns the address to try for host i now; ok is false while none is
@@ -120,7 +120,7 @@ func (r *Resolver) Pick(now mono.Instant, i int, failed bool) (addr netip.Addr, 
 	return h.present()
 }
 
-func (h *host) present() (netip.Addr, bool) {
+func (h *resolvedHost) present() (netip.Addr, bool) {
 	if len(h.addrs) == 0 {
 		return netip.Addr{}, false
 	}
@@ -132,7 +132,7 @@ func (r *Resolver) resolve(i int, name string) {
 	ctx, cancel := context.WithTimeout(r.ctx, r.cfg.Timeout)
 	defer cancel()
 	addrs, err := r.cfg.Lookup(ctx, name)
-	addrs = clean(addrs)
+	addrs = dialable(addrs)
 	if err == nil && len(addrs) == 0 {
 		err = errNoAddress
 	}
@@ -144,8 +144,8 @@ func (r *Resolver) resolve(i int, name string) {
 	}
 }
 
-// clean drops what cannot be dialled and what is there twice.
-func clean(addrs []netip.Addr) []netip.Addr {
+// dialable drops what cannot be dialled and what is there twice.
+func dialable(addrs []netip.Addr) []netip.Addr {
 	var good []netip.Addr
 	for _, a := range addrs {
 		a = a.Unmap()
@@ -175,7 +175,7 @@ func (r *Resolver) store(i int, addrs []netip.Addr, err error) (now netip.Addr, 
 }
 
 // note logs that a name stopped or started to resolve.
-func (r *Resolver) note(h *host, err error) {
+func (r *Resolver) note(h *resolvedHost, err error) {
 	switch {
 	case err != nil && !h.failing:
 		r.cfg.Log.Warn("host name not resolved", "host", h.name, "kept", len(h.addrs), "err", err)

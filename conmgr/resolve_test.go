@@ -188,7 +188,7 @@ func TestResolverBoundsTheAnswer(t *testing.T) {
 	for i := range 200 {
 		many = append(many, netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}))
 	}
-	if got := len(clean(many)); got != maxAddresses {
+	if got := len(dialable(many)); got != maxAddresses {
 		t.Errorf("kept %d addresses, want %d", got, maxAddresses)
 	}
 }

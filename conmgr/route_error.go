@@ -32,7 +32,7 @@ func (e *NoInstanceError) Summary() string {
 func (e *NoInstanceError) Detail() string {
 	lines := make([]string, 0, len(e.View.Instances)+1)
 	for i := range e.View.Instances {
-		lines = append(lines, describe(&e.View.Instances[i], e.Now))
+		lines = append(lines, describeInstance(&e.View.Instances[i], e.Now))
 	}
 	if e.View.Split != "" {
 		lines = append(lines, e.View.Split)
@@ -40,8 +40,8 @@ func (e *NoInstanceError) Detail() string {
 	return strings.Join(lines, "\n")
 }
 
-// describe writes "0 db1:5432 primary, faulted 1.2 s ago: timeout".
-func describe(in *InstanceView, now mono.Instant) string {
+// describeInstance writes "0 db1:5432 primary, faulted 1.2 s ago: timeout".
+func describeInstance(in *InstanceView, now mono.Instant) string {
 	var b strings.Builder
 	b.WriteString(in.Name())
 	if in.Instance.Attribute != wire.AttributeUnknown {
@@ -52,7 +52,7 @@ func describe(in *InstanceView, now mono.Instant) string {
 	}
 	b.WriteString(", " + in.Monitoring.String())
 	if in.Monitoring == Faulted {
-		b.WriteString(" " + age(now.Sub(in.Since)) + " ago")
+		b.WriteString(" " + ageText(now.Sub(in.Since)) + " ago")
 	}
 	if in.Routable() && in.Instance.Status != wire.StatusUp {
 		b.WriteString(", " + in.Instance.Status.String())
@@ -63,8 +63,8 @@ func describe(in *InstanceView, now mono.Instant) string {
 	return b.String()
 }
 
-// age writes a duration for people: one decimal below a minute.
-func age(d time.Duration) string {
+// ageText writes a duration for people: one decimal below a minute.
+func ageText(d time.Duration) string {
 	if d < time.Minute {
 		return fmt.Sprintf("%.1f s", max(d, 0).Seconds())
 	}
