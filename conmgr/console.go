@@ -51,7 +51,7 @@ const (
 
 // tell and release make a console a holder.
 func (c *console) tell(notice []byte) { c.out.end(notice) }
-func (c *console) release()           {}
+func (c *console) release()           { c.out.linger() }
 
 // end tells a session that conmgr goes; one that is still starting only the
 // error, since clients expect no notification then.
@@ -60,6 +60,7 @@ func (c *console) end(notice []byte) {
 		notice = notice[1+binary.BigEndian.Uint32(notice[1:]):]
 	}
 	c.out.end(notice)
+	c.out.linger()
 }
 
 // kill closes with RST, unless a notice was written that must arrive.

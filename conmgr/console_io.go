@@ -188,7 +188,7 @@ func (o *outlet) sendLocked(b []byte) error {
 		return errEnded
 	}
 	_ = o.conn.SetWriteDeadline(time.Now().Add(sendTimeout))
-	if o.notice.Load() != nil { // its deadline was just overwritten
+	if o.notice.Load() != nil { // the deadline of linger was just overwritten
 		return errEnded
 	}
 	if _, err := o.conn.Write(b); err != nil {
@@ -198,13 +198,16 @@ func (o *outlet) sendLocked(b []byte) error {
 	return nil
 }
 
-// end writes the notice behind what was sent, then FIN. The session's reader
-// ends when the client closes or lingerTime has passed.
+// end writes the notice behind what was sent, then FIN. Call linger next.
 func (o *outlet) end(notice []byte) {
-	if !o.notice.CompareAndSwap(nil, &notice) {
-		return
+	if o.notice.CompareAndSwap(nil, &notice) {
+		o.finish()
 	}
-	o.finish()
+}
+
+// linger bounds what is left of an ended session: a write that is under way,
+// and the reader, which ends when the client closes.
+func (o *outlet) linger() {
 	if !o.done.Load() {
 		_ = o.conn.SetWriteDeadline(time.Now().Add(endGrace))
 	}

@@ -72,14 +72,15 @@ func (r *relay) tell([]byte) {
 	case relayConnecting:
 		r.cancel()
 	case relayUp:
-		endSide(r.client, &r.toClient)
+		endSide(r.client, &r.toClient, unix.SHUT_WR) // wakes the client, not yet our pumps
 	}
 }
 
-// release ends the instance's side.
+// release ends the instance's side, and the pumps.
 func (r *relay) release() {
 	if server := r.instance(); server != nil {
-		endSide(server, &r.toServer)
+		endSide(server, &r.toServer, unix.SHUT_RDWR)
+		shutdown(r.client, unix.SHUT_RD)
 	}
 }
 
@@ -100,32 +101,29 @@ func (r *relay) instance() *net.TCPConn {
 
 // endSide ends one side of a relay at a fault: with RST while bytes for it are
 // unsent, so that nobody takes a part for the whole and no dead peer is sent
-// retransmissions; else with FIN. The pumps wake and close.
-func endSide(conn *net.TCPConn, unsent *atomic.Int64) {
-	if unsent.Load() > 0 || queued(conn) > 0 {
+// retransmissions; else with FIN.
+func endSide(conn *net.TCPConn, unsent *atomic.Int64, how int) {
+	if unsent.Load() > 0 || !shutdown(conn, how) {
 		reset(conn)
-		return
 	}
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return // closed already
-	}
-	_ = raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) })
 }
 
-// queued returns how many bytes the peer has not acknowledged (SIOCOUTQ).
-func queued(conn *net.TCPConn) int {
+// shutdown sends FIN unless bytes are not acknowledged by the peer (SIOCOUTQ);
+// then it does nothing and reports false.
+func shutdown(conn *net.TCPConn, how int) (done bool) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
-		return 0
+		return false
 	}
-	n := 0
 	_ = raw.Control(func(fd uintptr) {
-		if q, err := unix.IoctlGetInt(int(fd), unix.TIOCOUTQ); err == nil {
-			n = q
+		if how != unix.SHUT_RD {
+			if q, err := unix.IoctlGetInt(int(fd), unix.TIOCOUTQ); err == nil && q > 0 {
+				return
+			}
 		}
+		done = unix.Shutdown(int(fd), how) == nil
 	})
-	return n
+	return done
 }
 
 // run passes bytes until both directions have ended, then closes both sides.
