@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package heartbeat
+
+import (
+	"flag"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/pgconmgr/pgconmgr/agent/wire"
+)
+
+var (
+	simSeeds = flag.Uint64("sim.seeds", 2000, "number of random simulations")
+	simSeed  = flag.Uint64("sim.seed", 0, "run only this seed and print its trace")
+)
+
+// traceLines is how much of a failing run is printed.
+const traceLines = 300
+
+// TestSim runs both ends over a bad network: see world.
+func TestSim(t *testing.T) {
+	if *simSeed != 0 {
+		reportSeed(t, *simSeed)
+		return
+	}
+	var (
+		next, failed atomic.Uint64
+		workers      sync.WaitGroup
+		mu           sync.Mutex // guards the following
+		sum          tally
+	)
+	for range runtime.GOMAXPROCS(0) {
+		workers.Go(func() {
+			for seed := next.Add(1); seed <= *simSeeds && failed.Load() == 0; seed = next.Add(1) {
+				w := newWorld(seed, false)
+				w.run()
+				mu.Lock()
+				sum.add(&w.tally)
+				mu.Unlock()
+				if w.failure != "" {
+					failed.CompareAndSwap(0, seed)
+				}
+			}
+		})
+	}
+	workers.Wait()
+	t.Logf("%d seeds: %v", *simSeeds, &sum)
+	if seed := failed.Load(); seed != 0 {
+		reportSeed(t, seed)
+	}
+	if *simSeeds < 2000 || failed.Load() != 0 {
+		return
+	}
+	for _, why := range []wire.Reason{wire.ReasonTimeout, wire.ReasonDisconnect, wire.ReasonPeerDown, wire.ReasonStop, wire.ReasonRestart} {
+		if sum.verdicts[why] == 0 {
+			t.Errorf("no verdict for %v in all seeds: the simulation proves nothing about it", why)
+		}
+	}
+	if sum.pauses == 0 || sum.holds == 0 || sum.redialed == 0 {
+		t.Errorf("pauses, the fuse or redials never happened: %v", &sum)
+	}
+}
+
+// reportSeed runs one seed again, with its trace.
+func reportSeed(t *testing.T, seed uint64) {
+	w := newWorld(seed, true)
+	w.run()
+	lines := w.trace
+	if len(lines) > traceLines && *simSeed == 0 {
+		lines = lines[len(lines)-traceLines:]
+	}
+	t.Logf("trace of seed %d:\n%s", seed, strings.Join(lines, "\n"))
+	if w.failure != "" {
+		t.Fatalf("seed %d: %s\nreplay: go test ./agent/heartbeat -run '^TestSim$' -v -sim.seed=%d", seed, w.failure, seed)
+	}
+}

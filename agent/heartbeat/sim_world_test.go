@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package heartbeat
+
+import (
+	"container/heap"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/pgconmgr/pgconmgr/agent/mono"
+	"github.com/pgconmgr/pgconmgr/agent/wire"
+)
+
+// world is one simulated run: some conmgrs, one watchdog, a bad network between
+// them, and virtual time. Everything follows from the seed.
+type world struct {
+	rng    *rand.Rand
+	now    mono.Instant
+	agenda agenda
+	count  uint64 // of events ever planned: breaks ties
+
+	interval, timeout               time.Duration
+	connectInterval, connectTimeout time.Duration
+	datagram                        bool
+
+	clients  []*host
+	watchdog *host
+	links    []*path // one per client
+	sessions uint64  // last session id given
+	heardBy  map[uint64]*[2]bool
+	inst     wire.Instance
+
+	healthyAt mono.Instant // all faults are over
+	settledAt mono.Instant // and their after-effects
+	faultless bool         // there never was a fault
+	tally     tally
+
+	tracing bool
+	trace   []string
+	failure string
+}
+
+type planned struct {
+	at    mono.Instant
+	order uint64
+	do    func()
+}
+
+// agenda is the heap of planned events, in order of time and planning.
+type agenda []planned
+
+func (a agenda) Len() int { return len(a) }
+func (a agenda) Less(i, j int) bool {
+	return a[i].at < a[j].at || a[i].at == a[j].at && a[i].order < a[j].order
+}
+func (a agenda) Swap(i, j int) { a[i], a[j] = a[j], a[i] }
+func (a *agenda) Push(x any)   { *a = append(*a, x.(planned)) }
+func (a *agenda) Pop() any {
+	old := *a
+	last := old[len(old)-1]
+	*a = old[:len(old)-1]
+	return last
+}
+
+func (w *world) plan(at mono.Instant, do func()) {
+	w.count++
+	heap.Push(&w.agenda, planned{max(at, w.now), w.count, do})
+}
+
+func (w *world) after(d time.Duration, do func()) { w.plan(w.now.Add(d), do) }
+
+// say adds a line to the trace. It formats nothing unless somebody reads it.
+func (w *world) say(format string, args ...any) {
+	if w.tracing {
+		w.trace = append(w.trace, fmt.Sprintf("%10.3f ms  ", float64(w.now.Sub(epoch))/float64(ms))+fmt.Sprintf(format, args...))
+	}
+}
+
+// fail notes the first broken invariant and ends the run.
+func (w *world) fail(format string, args ...any) {
+	if w.failure == "" {
+		w.failure = fmt.Sprintf(format, args...)
+		w.say("FAILED: %s", w.failure)
+	}
+}
+
+// between returns a random duration.
+func (w *world) between(lo, hi time.Duration) time.Duration {
+	return lo + time.Duration(w.rng.Int64N(int64(hi-lo)+1))
+}
+
+func (w *world) chance(p float64) bool { return w.rng.Float64() < p }
+
+func pick[T any](w *world, of ...T) T { return of[w.rng.IntN(len(of))] }
+
+// tally counts what happened, to show that the simulation is worth its name.
+type tally struct {
+	frames, pauses, holds, armed, redialed int
+	verdicts                               [256]int // by reason
+}
+
+func (t *tally) add(o *tally) {
+	t.frames += o.frames
+	t.pauses += o.pauses
+	t.holds += o.holds
+	t.armed += o.armed
+	t.redialed += o.redialed
+	for i, n := range o.verdicts {
+		t.verdicts[i] += n
+	}
+}
+
+func (t *tally) String() string {
+	s := fmt.Sprintf("%d frames, %d own pauses, %d sessions armed, %d relations survived their transport, %d fuses held; verdicts:",
+		t.frames, t.pauses, t.armed, t.redialed, t.holds)
+	for why, n := range t.verdicts {
+		if n > 0 {
+			s += fmt.Sprintf(" %d %v,", n, wire.Reason(why))
+		}
+	}
+	return strings.TrimSuffix(s, ",")
+}
+
+// newWorld draws a world from the seed.
+func newWorld(seed uint64, tracing bool) *world {
+	w := &world{
+		rng: rand.New(rand.NewPCG(seed, 0x636f6e6d6772)), now: epoch, tracing: tracing,
+		heardBy: map[uint64]*[2]bool{},
+		inst:    wire.Instance{Attribute: wire.AttributePrimary, Generation: 1},
+	}
+	w.interval = pick(w, 10*ms, 20*ms, 50*ms, 100*ms, 200*ms, time.Second)
+	w.timeout = w.interval / 2 * pick[time.Duration](w, 1, 2, 3, 4, 4, 6, 6, 6, 10, 10, 10, 20)
+	w.connectInterval = w.between(w.timeout/5, w.timeout*3/2)
+	w.connectTimeout = w.between(w.timeout/2, w.timeout*3/2)
+	w.datagram = w.chance(0.5)
+	clients := 1
+	if w.chance(0.15) {
+		clients = 3 + w.rng.IntN(3)
+	}
+	w.say("seed %d: %d conmgrs, %v x %v, connect %v/%v, datagram %v",
+		seed, clients, w.interval, w.timeout, w.connectInterval, w.connectTimeout, w.datagram)
+	w.watchdog = &host{w: w, name: "watchdog", side: 1}
+	w.watchdog.start()
+	for i := range clients {
+		w.links = append(w.links, &path{w: w})
+		h := &host{w: w, name: fmt.Sprintf("conmgr%d", i), client: i}
+		w.clients = append(w.clients, h)
+		w.after(w.between(0, w.interval), h.start)
+	}
+	w.planFaults()
+	w.planInstance()
+	return w
+}
+
+// run lives through the whole agenda up to the end and checks the last word.
+func (w *world) run() {
+	end := w.settledAt.Add(3 * w.timeout)
+	for w.failure == "" && len(w.agenda) > 0 && !w.agenda[0].at.After(end) {
+		next := heap.Pop(&w.agenda).(planned)
+		w.now = next.at
+		next.do()
+		if w.count > 2_000_000 {
+			w.fail("does not come to rest")
+		}
+	}
+	if w.failure == "" {
+		w.checkAgreement()
+	}
+}
+
+// planInstance changes the instance now and then; the watchdog pushes it.
+func (w *world) planInstance() {
+	for range w.rng.IntN(4) {
+		w.plan(epoch.Add(w.between(0, w.settledAt.Sub(epoch))), func() {
+			w.inst.Generation++
+			w.inst.Attribute = pick(w, wire.AttributePrimary, wire.AttributeStandby)
+			w.watchdog.post(func(now mono.Instant) {
+				for _, e := range w.watchdog.ends {
+					e.step(func(out *Output) { e.m.Push(now, out) })
+				}
+			})
+		})
+	}
+}
