@@ -6,7 +6,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 # Go may be installed without being in PATH.
-export PATH := $(PATH):/usr/local/go/bin:$(HOME)/go/bin
+export PATH := $(PATH):/usr/local/go/bin:$(HOME)/go/bin:/usr/sbin:/sbin
 GO_NEEDED := 1.26
 STATICCHECK := 2026.2.2
 FUZZTIME ?= 30s
