@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -220,4 +221,24 @@ func (p *Process) Resume() (Effect, error) {
 func (p *Process) Log() (string, error) {
 	text, err := os.ReadFile(p.LogPath)
 	return string(text), err
+}
+
+// Process returns the process that Start has started last by that name, or an
+// error that tells the names there are.
+func (h *Host) Process(name string) (*Process, error) {
+	h.lab.mu.Lock()
+	defer h.lab.mu.Unlock()
+	var names []string
+	for _, p := range slices.Backward(h.lab.processes) {
+		if p.host != h {
+			continue
+		}
+		if p.Name == name {
+			return p, nil
+		}
+		if !slices.Contains(names, p.Name) {
+			names = append(names, p.Name)
+		}
+	}
+	return nil, fmt.Errorf("no process %q on %s: expected one of %q", name, h.Name, names)
 }

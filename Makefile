@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# Go may be installed without being in PATH.
+export PATH := $(PATH):/usr/local/go/bin:$(HOME)/go/bin:/usr/sbin:/sbin
+GO_NEEDED := 1.26
+STATICCHECK := 2026.2.2
+FUZZTIME ?= 30s
+
+# Everything but the end-to-end tests; what needs root skips without it.
+UNIT_PACKAGES = $$(go list ./... | grep -v '/cmd/e2e')
+TIER_ROOT = -tier "root=-race -count=1 -timeout 10m $(UNIT_PACKAGES)"
+TIER_E2E = -tier "e2e=-count=1 -timeout 40m ./cmd/e2e/..."
+
+##@ Use
+
+.PHONY: help
+help: ## show this list
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: need-go ## build the static programs into bin/
+	@mkdir -p bin
+	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
+
+.PHONY: install-deps
+install-deps: ## install what the tests need and the machine lacks (Debian, root)
+	@scripts/install-deps.sh
+	@$(MAKE) need-go
+
+.PHONY: demo
+demo: need-go ## show a dead host being noticed on both sides (root)
+	go run ./scripts/demo
+
+.PHONY: lab
+lab: need-go ## start client, db1 and db2 to play with (root)
+	@mkdir -p bin
+	@go build -o bin/lab ./scripts/lab
+	bin/lab up
+
+.PHONY: lab-down
+lab-down: need-go ## end the lab
+	@mkdir -p bin
+	@go build -o bin/lab ./scripts/lab
+	bin/lab down
+
+##@ Test
+
+.PHONY: test
+test: need-go ## lint and all tests; what needs root skips without it
+	@go run ./scripts/testcount -check "lint=make lint" $(TIER_ROOT) $(TIER_E2E)
+
+.PHONY: test-unit
+test-unit: need-go ## the tests that need neither root nor PostgreSQL
+	@CM_TEST_TIER=unit go run ./scripts/testcount -tier "unit=-race -timeout 5m $(UNIT_PACKAGES)"
+
+.PHONY: test-root
+test-root: need-go ## all but end-to-end (root: namespaces, PostgreSQL, socket kills)
+	@go run ./scripts/testcount $(TIER_ROOT)
+
+.PHONY: test-e2e
+test-e2e: need-go ## real programs, real PostgreSQL, the failure table (root)
+	@go run ./scripts/testcount $(TIER_E2E)
+
+.PHONY: lint
+lint: need-go ## gofmt, vet, staticcheck, style
+	@unformatted=$$(gofmt -l . 2>&1 || true); \
+		if [ -n "$$unformatted" ]; then echo "not formatted by gofmt:"; echo "$$unformatted"; exit 1; fi
+	go vet ./...
+	@if [ "$$(staticcheck -version 2>/dev/null | cut -d' ' -f2)" = "$(STATICCHECK)" ]; \
+		then lint=staticcheck; else lint="go run honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK)"; fi; \
+		echo "$$lint"; $$lint -checks inherit,ST1000,ST1020,ST1021,ST1022 ./...
+	scripts/check-style.sh
+
+.PHONY: fuzz
+fuzz: need-go ## fuzz each target for FUZZTIME (30s)
+	@for pkg in $$(go list ./...); do \
+		dir=$$(go list -f '{{.Dir}}' "$$pkg"); \
+		for target in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' "$$dir"/*_test.go 2>/dev/null | cut -c6-); do \
+			echo "$$pkg $$target"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$pkg"; \
+		done; \
+	done
+
+.PHONY: sim-nightly
+sim-nightly: need-go ## simulate millions of seconds of heartbeats
+	CM_SIM=nightly go test -count=1 -timeout 6h ./agent/heartbeat/...
+
+.PHONY: bench-verdict
+bench-verdict: need-go ## measure verdicts after silence (root)
+	go run ./scripts/bench/verdict
+
+.PHONY: mutants
+mutants: need-go ## put in known bugs one by one; a test must find each
+	go run ./scripts/mutants
+
+.PHONY: need-go
+need-go:
+	@have=$$(go env GOVERSION 2>/dev/null | sed 's/^go//' || true); \
+	if [ "$$(printf '%s\n' "$(GO_NEEDED)" "$${have:-0}" | sort -V | head -n 1)" != "$(GO_NEEDED)" ]; then \
+		debian=$$(apt-cache policy golang-go 2>/dev/null | awk '/Candidate:/ { print $$2 }' || true); \
+		echo "Go $(GO_NEEDED) or later is needed; found $${have:-none} in PATH, /usr/local/go/bin." >&2; \
+		echo "This system's golang-go package is $${debian:-unknown}: Debian 12's 1.19 is too old, backports too." >&2; \
+		echo "Install the archive from https://go.dev/dl/ into /usr/local/go." >&2; \
+		exit 1; \
+	fi

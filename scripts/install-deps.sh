@@ -1,0 +1,67 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Installs what building and testing need, and only what is missing: with all
+# of it present, apt is not called. Package lists are fetched only when apt
+# does not know a package or cannot get it.
+set -euo pipefail
+
+missing=()
+
+# need PACKAGE COMMAND... notes the package unless every command is there.
+need() {
+	local package=$1 command
+	shift
+	for command in "$@"; do
+		if ! type -P "$command" >/dev/null; then
+			missing+=("$package")
+			return
+		fi
+	done
+}
+
+export PATH=$PATH:/usr/sbin:/sbin
+need iproute2 ip ss
+need nftables nft
+need gcc gcc # the race detector
+
+need util-linux setpriv
+need procps ps
+[ -e /usr/include/stdlib.h ] || missing+=(libc6-dev)
+[ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates) # go mod download
+
+# Any supported server will do; the distribution's default is installed.
+shopt -s nullglob
+servers=(/usr/lib/postgresql/*/bin/postgres)
+if [ ${#servers[@]} -eq 0 ] && [ -z "${PGBINDIR:-}" ]; then
+	missing+=(postgresql)
+fi
+
+if [ ${#missing[@]} -eq 0 ]; then
+	echo "install-deps: nothing is missing"
+	exit 0
+fi
+mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
+echo "install-deps: missing: ${missing[*]}"
+
+if [ "$(id -u)" -ne 0 ]; then
+	echo "install-deps: not root; run: apt-get install ${missing[*]}" >&2
+	exit 1
+fi
+if ! type -P apt-get >/dev/null; then
+	echo "install-deps: no apt-get here; install these in your system's way" >&2
+	exit 1
+fi
+
+# The lab makes its own clusters: none is wanted on the machine.
+if [[ " ${missing[*]} " == *" postgresql "* ]] && [ ! -e /etc/postgresql-common/createcluster.conf ]; then
+	mkdir -p /etc/postgresql-common
+	echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.conf
+fi
+
+export DEBIAN_FRONTEND=noninteractive
+install() { apt-get install -y --no-install-recommends "${missing[@]}"; }
+if ! install; then
+	apt-get update
+	install
+fi
