@@ -135,7 +135,7 @@ func (w *watch) pick(failed bool) {
 	}
 	w.session.SetAddr(netip.AddrPortFrom(addr, w.backend.WatchdogPort))
 	if !heartbeat.Armed(w.session.Machine().State()) {
-		m.act(func(now mono.Instant, out *Actions) { m.fleet.Addr(now, w.index, addr, out) })
+		m.act(func(_ mono.Instant, out *Actions) { m.fleet.Addr(w.index, addr, out) })
 	}
 }
 
@@ -293,8 +293,8 @@ func (w *watch) Changed(s *peer.Session, c heartbeat.Change) {
 
 // addr tells the fleet the very address that the live heartbeat uses.
 func (w *watch) addr() {
-	w.m.act(func(now mono.Instant, out *Actions) {
-		w.m.fleet.Addr(now, w.index, w.session.Remote().Addr(), out)
+	w.m.act(func(_ mono.Instant, out *Actions) {
+		w.m.fleet.Addr(w.index, w.session.Remote().Addr(), out)
 	})
 }
 
@@ -373,7 +373,7 @@ func (m *monitor) askDoor(index int) {
 const doorTimeout = 2 * time.Second
 
 // report logs what the fleet has to say and keeps it for SHOW EVENTS.
-func (m *monitor) report(e Entry) {
+func (m *monitor) report(e FleetEntry) {
 	level := slog.Level(e.Level)
 	if level == slog.LevelInfo {
 		level = LevelLog // what happened to an instance is for every operator
@@ -384,7 +384,7 @@ func (m *monitor) report(e Entry) {
 
 // event is the entry as a line of SHOW EVENTS. The fleet's entries name the
 // instance as their first attribute.
-func (e Entry) event() Event {
+func (e FleetEntry) event() Event {
 	var text strings.Builder
 	text.WriteString(e.Message)
 	for i := 0; i+1 < len(e.Args); i += 2 {
