@@ -24,7 +24,7 @@ func applications(t *testing.T) int {
 		n = 400
 	}
 	// Both ends of every socket live in this process.
-	limit, err := descriptorLimit()
+	limit, err := RaiseDescriptors()
 	if err != nil {
 		t.Fatal(err)
 	}
