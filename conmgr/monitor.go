@@ -37,6 +37,7 @@ type monitor struct {
 	resolver *Resolver
 	signals  wire.Flags
 	slowEnd  *peer.Timer
+	stopping bool // our own goodbyes say nothing of the instances
 
 	view atomic.Pointer[View]
 
@@ -164,6 +165,7 @@ func (m *monitor) run(ctx context.Context) error {
 func (m *monitor) stop(kind wire.ByeKind) {
 	done := make(chan struct{})
 	m.loop.Do(func() {
+		m.stopping = true
 		for _, w := range m.watches {
 			w.session.Stop(kind)
 		}
@@ -276,6 +278,9 @@ func (m *monitor) readFigures() {
 
 // Changed implements peer.Handler.
 func (w *watch) Changed(s *peer.Session, c heartbeat.Change) {
+	if w.m.stopping {
+		return
+	}
 	if c.To == wire.StateUp {
 		w.trouble = ""
 		w.addr()

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -37,6 +38,8 @@ type gate struct {
 	timer    *peer.Timer // the docket's Next
 	relisten *peer.Timer
 	orders   []*Orders // free ones
+	seekers  map[*peer.Session]struct{}
+	earlier  ArmedSet // of the last run, until it is restored or discarded
 	stopping bool
 	seen     bool // the instance was looked at once
 	want     []netip.AddrPort
@@ -47,7 +50,8 @@ type gate struct {
 }
 
 func newGate(s *server, id wire.ID) *gate {
-	g := &gate{server: s, log: s.log, docket: NewDocket(DefaultPolicy())}
+	g := &gate{server: s, log: s.log, docket: NewDocket(DefaultPolicy()),
+		seekers: map[*peer.Session]struct{}{}, earlier: s.keeper.load()}
 	g.timer = s.loop.NewTimer(g.tick)
 	g.relisten = s.loop.NewTimer(func() { g.listen(g.want) })
 	g.refusals.log = s.log
@@ -142,11 +146,11 @@ func (g *gate) instance(i wire.Instance) {
 	if i.Status == wire.StatusUnknown {
 		return
 	}
-	if !g.seen {
-		g.seen = true
-		g.restore(i)
-		g.checkReady()
+	g.seen = true
+	if i.StartUS != 0 {
+		g.restore(i.StartUS)
 	}
+	g.checkReady()
 	g.server.keeper.postmaster(i.StartUS)
 }
 
@@ -156,13 +160,15 @@ func (g *gate) checkReady() {
 	}
 }
 
-// restore takes over the clients that the last run of the agent knew.
-func (g *gate) restore(i wire.Instance) {
-	set := g.server.keeper.load()
+// restore takes over the clients that the last run of the agent knew, as soon as
+// it is known which postmaster this is.
+func (g *gate) restore(startUS int64) {
+	set := g.earlier
+	g.earlier = ArmedSet{}
 	if len(set.Records) == 0 {
 		return
 	}
-	if why := set.Discard(g.server.keeper.bootID, i.StartUS); why != "" && i.StartUS != 0 {
+	if why := set.Discard(g.server.keeper.bootID, startUS); why != "" {
 		g.log.Info("sessions of the last run are of no use", "why", why, "sessions", len(set.Records))
 		return
 	}
@@ -197,7 +203,9 @@ func (g *gate) Changed(s *peer.Session, c heartbeat.Change) {
 	case c.Verdict():
 		g.order(func(now mono.Instant, out *Orders) { g.docket.Ended(now, session, c, out) })
 	}
-	g.updateSeek()
+	if c.To == wire.StateDown {
+		g.seek(s, false)
+	}
 }
 
 // logChange logs what an operator wants to know: sessions that come, go, or are
@@ -209,6 +217,8 @@ func (g *gate) logChange(s *peer.Session, c heartbeat.Change) {
 		level = slog.LevelDebug
 	case c.To == wire.StateLate || c.Reason == wire.ReasonHeard:
 		level = slog.LevelDebug // a lossy path does that all the time; the counters tell
+	case c.Reason == wire.ReasonOwnPause || c.Reason == wire.ReasonFuse:
+		level = slog.LevelDebug // the loop says it once for all sessions
 	case c.Verdict() && c.Reason == wire.ReasonTimeout:
 		level = slog.LevelWarn
 	}
@@ -221,16 +231,21 @@ func (g *gate) Told(s *peer.Session) {
 	if s.Machine().Signals()&wire.FlagSlow != 0 {
 		g.server.monitor.SlowConnect()
 	}
-	g.updateSeek()
+	g.seek(s, s.Machine().Signals()&wire.FlagSeek != 0)
 }
 
-// updateSeek tells the monitor whether some conmgr waits for a primary.
-func (g *gate) updateSeek() {
-	seek := false
-	for s := range g.listener.Sessions() {
-		seek = seek || s.Machine().Signals()&wire.FlagSeek != 0
+// seek notes whether a conmgr waits for a primary, and tells the monitor whether
+// any does.
+func (g *gate) seek(s *peer.Session, seeks bool) {
+	before := len(g.seekers) > 0
+	if seeks {
+		g.seekers[s] = struct{}{}
+	} else {
+		delete(g.seekers, s)
 	}
-	g.server.monitor.Fast(seek)
+	if after := len(g.seekers) > 0; after != before {
+		g.server.monitor.Fast(after)
+	}
 }
 
 // Refused implements peer.Handler; a conmgr refuses nothing.
@@ -272,7 +287,7 @@ func (g *gate) order(call func(now mono.Instant, out *Orders)) {
 		g.report(e)
 	}
 	if out.Persist {
-		g.server.keeper.save(g.docket.Records())
+		g.server.keeper.save(slices.Concat(g.docket.Records(), g.earlier.Records))
 	}
 	out.Reset()
 	g.orders = append(g.orders, out)

@@ -31,8 +31,22 @@ func (m *Machine) Connected(now mono.Instant, out *Output) {
 	m.hello(now, out)
 }
 
-// Broken tells the machine that its transport ended without a BYE, or that a
-// dial failed. The driver has closed it already.
+// Lost tells the machine that its own kernel gave the transport up: nothing was
+// acknowledged for long, or there is no route. That is silence, not a word of the
+// peer, so the deadline stays what it is. The driver has closed the transport.
+func (m *Machine) Lost(now mono.Instant, out *Output) {
+	if m.cfg.Role == Active || !Armed(m.state) || m.stopped {
+		m.Broken(now, out)
+		return
+	}
+	m.drop(CloseNone, out)
+	if m.state == wire.StateUp {
+		m.become(now, wire.StateLate, wire.ReasonLate, out)
+	}
+}
+
+// Broken tells the machine that the peer's kernel ended its transport without a
+// BYE, or that a dial failed. The driver has closed it already.
 func (m *Machine) Broken(now mono.Instant, out *Output) {
 	if m.link == linkNone || m.stopped {
 		return

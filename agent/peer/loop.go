@@ -237,6 +237,7 @@ func (l *Loop) noteLateness(now mono.Instant) {
 	if late <= l.least/4 {
 		return
 	}
+	l.log.Warn("this process stood still: nobody is judged for that silence", "late", late.Round(time.Millisecond), "sessions", len(l.sessions))
 	for s := range l.sessions {
 		s.step(func(out *heartbeat.Output) { s.m.Paused(now, late, out) })
 	}

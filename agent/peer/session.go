@@ -134,7 +134,24 @@ func (s *Session) broken(t *stream, err error) {
 	}
 	s.stream = nil
 	s.handler.Broken(s, err)
-	s.step(func(out *heartbeat.Output) { s.m.Broken(s.loop.now, out) })
+	s.step(func(out *heartbeat.Output) {
+		if givenUp(err) {
+			s.m.Lost(s.loop.now, out)
+		} else {
+			s.m.Broken(s.loop.now, out)
+		}
+	})
+}
+
+// givenUp reports whether the own kernel ended a connection because it heard
+// nothing, or has no way to the peer (tcp(7), icmp(7)).
+func givenUp(err error) bool {
+	for _, errno := range []unix.Errno{unix.ETIMEDOUT, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EHOSTDOWN, unix.ENETDOWN} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
 }
 
 // noteLife keeps a RST as a sign of life: only the host's own kernel sends it.

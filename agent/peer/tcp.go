@@ -76,11 +76,13 @@ func (l *Loop) adopt(fd int, remote netip.AddrPort, o owner) (*stream, error) {
 	return s, nil
 }
 
-// setTCP sets what every heartbeat connection needs: no waiting for more to
-// send, and no unsent data kept by the kernel for longer than the timeout.
+// setTCP sets what every heartbeat connection needs: no waiting for more to send,
+// and no data kept unacknowledged by the kernel for much longer than the timeout.
+// Twice the timeout, because the kernel counts from the oldest unacknowledged
+// byte, which can be older than the last frame heard: the machine judges first.
 func setTCP(fd int, timeout time.Duration) {
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(timeout.Milliseconds()))
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(2*timeout.Milliseconds()))
 }
 
 func (s *stream) ready(events uint32) {
