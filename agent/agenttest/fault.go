@@ -6,7 +6,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -159,8 +161,37 @@ func (h *Host) parseCounters(text string) (d Dropped, err error) {
 // Unplug takes the cable out: the host's eth0 loses its carrier.
 func (h *Host) Unplug(context.Context) (Effect, error) { return h.setPort(h.lab.links.LinkSetDown) }
 
-// Plug puts the cable in again.
-func (h *Host) Plug(context.Context) (Effect, error) { return h.setPort(h.lab.links.LinkSetUp) }
+// Plug puts the cable in again and returns when packets pass.
+func (h *Host) Plug(ctx context.Context) (Effect, error) {
+	e, err := h.setPort(h.lab.links.LinkSetUp)
+	if err != nil {
+		return e, err
+	}
+	err = h.waitForwarding(ctx)
+	e.After = clock.Now()
+	return e, err
+}
+
+// waitForwarding waits until both ends of the cable have taken notice of it:
+// the bridge forwards from its port, and eth0 is operational. The kernel does
+// that a moment after the link is up (link_watch.c).
+func (h *Host) waitForwarding(ctx context.Context) error {
+	port := "/sys/class/net/" + h.port() + "/brport/state"
+	const forwarding = "3\n" // BR_STATE_FORWARDING, if_bridge.h
+	err := h.lab.owner.do(func() error { return waitFile(ctx, port, forwarding) })
+	if err != nil {
+		return err
+	}
+	return h.Do(func() error { return waitFile(ctx, "/sys/class/net/eth0/operstate", "up\n") })
+}
+
+// waitFile waits until a file of the kernel has the content.
+func waitFile(ctx context.Context, path, content string) error {
+	return poll(ctx, 5*time.Second, path+" = "+strings.TrimSpace(content), func() (bool, error) {
+		text, err := os.ReadFile(path)
+		return string(text) == content, err
+	})
+}
 
 func (h *Host) setPort(set func(netlink.Link) error) (Effect, error) {
 	link, err := h.lab.links.LinkByName(h.port())

@@ -136,6 +136,11 @@ func (l *Lab) build(ctx context.Context) error {
 			return fmt.Errorf("host %s: %w", h.Name, err)
 		}
 	}
+	for _, h := range l.hosts {
+		if err := h.waitForwarding(ctx); err != nil {
+			return fmt.Errorf("host %s: %w", h.Name, err)
+		}
+	}
 	return nil
 }
 
