@@ -94,3 +94,61 @@ func awaitEnd(conn net.Conn, last chan<- time.Time) {
 	_, _ = conn.Read(buf[:])
 	last <- time.Now()
 }
+
+// Sessions that bind while their instance faults again and again: none stays
+// bound to it after the last fault.
+func TestFaultsWhileBinding(t *testing.T) {
+	f := mustServe(t, nil)
+	good := f.picture.View().Instances
+	bad := append([]InstanceView(nil), good...)
+	bad[0].Monitoring = Faulted
+	stop := make(chan struct{})
+	var clients sync.WaitGroup
+	for range 16 {
+		clients.Go(func() { bindAgain(f.address(), stop) })
+	}
+	fault := func() {
+		f.picture.set(bad...)
+		f.Apps().Fault(Fault{Index: 0, Reason: "timeout", At: f.picture.View().At})
+	}
+	for range 60 {
+		eventually(t, "somebody is bound", func() bool { return f.Apps().Bound(0) > 0 })
+		fault()
+		f.picture.set(good...)
+	}
+	fault()
+	if n := f.Apps().Bound(0); n != 0 {
+		t.Errorf("%d are bound after the fault", n)
+	}
+	close(stop)
+	clients.Wait()
+	if n := f.Apps().Bound(0); n != 0 {
+		t.Errorf("%d bound themselves after the fault", n)
+	}
+}
+
+// bindAgain connects and asks for the primary, over and over.
+func bindAgain(address string, stop <-chan struct{}) {
+	target, _ := (&pgproto3.Query{String: "TARGET primary"}).Encode(nil)
+	start := framed(packet(protocol30, "user\x00app\x00database\x00conmgr\x00\x00"))
+	var buf [4096]byte
+	for {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			return
+		}
+		_, err = conn.Write(append(append([]byte{}, start...), target...))
+		for err == nil {
+			select {
+			case <-stop:
+				_ = conn.Close()
+				return
+			default:
+			}
+			if _, err = conn.Read(buf[:]); err == nil {
+				_, err = conn.Write(target)
+			}
+		}
+		_ = conn.Close()
+	}
+}

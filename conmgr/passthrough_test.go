@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -114,6 +115,22 @@ func TestPassthroughHalfClose(t *testing.T) {
 	}
 }
 
+// SHOW APPLICATIONS names the instance that a proxied application hangs on.
+func TestPassthroughShown(t *testing.T) {
+	b := mustBackend(t)
+	f := mustPassthrough(t, nil, b.at())
+	client := mustDial(t, "tcp", f.proxy(0))
+	b.mustTake(t)
+	eventually(t, "connected", func() bool { return f.stats.passConnected.Load() == 1 && f.apps.list()[0].state == "connected" })
+	list := f.apps.list()
+	r := applicationRow(&list[0], f.picture.View())
+	at := client.LocalAddr().(*net.TCPAddr)
+	want := row{int64(1), "passthrough", at.IP.String(), int64(at.Port), nil, nil, "primary", int64(1), "db1", rfc3339(list[0].connected), "connected"}
+	if diff := cmp.Diff(want, r); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+}
+
 // An idle application costs two descriptors, before and after bytes moved.
 func TestPassthroughDescriptors(t *testing.T) {
 	const n = 50
@@ -143,7 +160,9 @@ func TestPassthroughReset(t *testing.T) {
 	b := mustBackend(t)
 	f := mustPassthrough(t, nil, b.at())
 	client := mustDial(t, "tcp", f.proxy(0))
-	reset(b.mustTake(t))
+	server := b.mustTake(t)
+	eventually(t, "connected", func() bool { return f.stats.passConnected.Load() == 1 })
+	reset(server)
 	if _, err := client.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("client read: %v, want a reset", err)
 	}
