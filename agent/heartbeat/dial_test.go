@@ -181,7 +181,7 @@ func TestHangUpsSetNoPace(t *testing.T) {
 	dials := 0
 	for end := r.now.Add(10 * interval); r.now.Before(end); {
 		r.broken()
-		r.at(max(r.now+1, r.m.Next()))
+		r.at(max(r.now.Add(ms), r.m.Next()))
 		if r.out.Dial {
 			dials++
 			r.do(func() { r.m.Connected(r.now, &r.out) })

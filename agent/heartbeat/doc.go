@@ -74,4 +74,7 @@
 //  3. weigh the fuse, then Tick every machine whose Next has come
 //  4. send, dial and close what the Outputs ask for, then sleep until the
 //     earliest Next
+//
+// Step 2 may hand frames over with the instant at which each was read, later
+// than the one by which step 3 judges.
 package heartbeat

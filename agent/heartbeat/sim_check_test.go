@@ -17,6 +17,7 @@ type oracle struct {
 	session uint64
 	seq     uint64 // highest accepted in the session
 	armedIn uint64 // session that was Up last
+	leaving bool   // its daemon stops
 
 	window   mono.Instant // frames are counted per interval
 	sent     int
@@ -45,6 +46,9 @@ func (e *end) noteSent(f *wire.Frame) {
 	w := e.h.w
 	if e.m != nil && w.tracing {
 		w.say("%s: sends %s %d, ack %d", e, describeFrames([]wire.Frame{*f}), f.Seq, f.Beat.Ack)
+	}
+	if f.Flags&wire.FlagState != 0 && !Armed(f.Beat.State) {
+		w.fail("%s: tells the instance state before it is armed", e)
 	}
 	if w.now.Sub(e.window) >= w.interval {
 		e.window, e.sent, e.accepted = w.now, 0, 0
@@ -139,16 +143,19 @@ func (e *end) noteChange(c Change) {
 		return
 	}
 	w.tally.verdicts[c.Reason]++
-	if !Armed(c.From) {
+	switch {
+	case !Armed(c.From):
 		w.fail("%s: an unarmed session gives a verdict", e)
+	case c.Reason == wire.ReasonReplaced || e.leaving:
+		w.fail("%s: an end that leaves by itself gives a verdict", e)
 	}
 	if w.now.After(w.settledAt) || w.faultless {
 		w.fail("%s: a live peer is accused while all is well: %v", e, c.Reason)
 	}
-	inPause := !e.paused.IsZero() && w.now.Before(e.pausedUntil())
+	inPause := !e.paused.IsZero() && c.At.Before(e.pausedUntil())
 	if c.Reason == wire.ReasonTimeout {
-		if w.now.Before(e.heard.Add(w.timeout)) || c.LastValid != e.heard {
-			w.fail("%s: verdict %v after the last valid frame (it says %v)", e, w.now.Sub(e.heard), c.Silence)
+		if c.At.Before(e.heard.Add(w.timeout)) || c.LastValid != e.heard {
+			w.fail("%s: verdict %v after the last valid frame (it says %v)", e, c.At.Sub(e.heard), c.Silence)
 		}
 		if inPause {
 			w.fail("%s: verdict of silence %v after an own pause", e, w.now.Sub(e.paused))

@@ -114,10 +114,12 @@ func (h *host) pass() {
 			e.step(func(out *Output) { e.m.Paused(now, late, out) })
 		}
 	}
+	read := now // reading takes time; the pass judges by the instant it began
 	for len(h.inbox) > 0 {
 		in := h.inbox[0]
 		h.inbox = h.inbox[1:]
-		in(now)
+		read = read.Add(h.w.between(0, h.w.timeout/500))
+		in(read)
 	}
 	h.weighFuse(now)
 	for _, e := range slices.Clone(h.ends) {
@@ -240,6 +242,7 @@ func (h *host) restart(kind wire.ByeKind, d time.Duration) {
 	crash := kind > wire.ByeLeave
 	for _, e := range slices.Clone(h.ends) {
 		if kind > 0 && !crash {
+			e.leaving = true
 			e.step(func(out *Output) { e.m.Stop(h.w.now, kind, out) })
 		}
 		if e.conn != nil && !crash {

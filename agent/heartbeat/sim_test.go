@@ -27,6 +27,10 @@ func TestSim(t *testing.T) {
 		reportSeed(t, *simSeed)
 		return
 	}
+	seeds := *simSeeds
+	if testing.Short() {
+		seeds = min(seeds, 300)
+	}
 	var (
 		next, failed atomic.Uint64
 		workers      sync.WaitGroup
@@ -35,7 +39,7 @@ func TestSim(t *testing.T) {
 	)
 	for range runtime.GOMAXPROCS(0) {
 		workers.Go(func() {
-			for seed := next.Add(1); seed <= *simSeeds && failed.Load() == 0; seed = next.Add(1) {
+			for seed := next.Add(1); seed <= seeds && failed.Load() == 0; seed = next.Add(1) {
 				w := newWorld(seed, false)
 				w.run()
 				mu.Lock()
@@ -48,11 +52,11 @@ func TestSim(t *testing.T) {
 		})
 	}
 	workers.Wait()
-	t.Logf("%d seeds: %v", *simSeeds, &sum)
+	t.Logf("%d seeds: %v", seeds, &sum)
 	if seed := failed.Load(); seed != 0 {
 		reportSeed(t, seed)
 	}
-	if *simSeeds < 2000 || failed.Load() != 0 {
+	if seeds < 2000 || failed.Load() != 0 {
 		return
 	}
 	for _, why := range []wire.Reason{wire.ReasonTimeout, wire.ReasonDisconnect, wire.ReasonPeerDown, wire.ReasonStop, wire.ReasonRestart} {

@@ -156,7 +156,13 @@ func newWorld(seed uint64, tracing bool) *world {
 
 // run lives through the whole agenda up to the end and checks the last word.
 func (w *world) run() {
-	end := w.settledAt.Add(3 * w.timeout)
+	w.runUntil(w.settledAt.Add(3 * w.timeout))
+	if w.failure == "" {
+		w.checkAgreement()
+	}
+}
+
+func (w *world) runUntil(end mono.Instant) {
 	for w.failure == "" && len(w.agenda) > 0 && !w.agenda[0].at.After(end) {
 		next := heap.Pop(&w.agenda).(planned)
 		w.now = next.at
@@ -164,9 +170,6 @@ func (w *world) run() {
 		if w.count > 2_000_000 {
 			w.fail("does not come to rest")
 		}
-	}
-	if w.failure == "" {
-		w.checkAgreement()
 	}
 }
 

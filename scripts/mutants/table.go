@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+// mutant is one named bug: Old, which must stand exactly once in File, becomes
+// New. Tests are the packages whose tests must notice.
+type mutant struct {
+	Name, File, Old, New string
+	Tests                []string
+}
+
+var (
+	heartbeatTests = []string{"./agent/heartbeat"}
+	wireTests      = []string{"./agent/wire"}
+)
+
+const (
+	hbFuse      = "agent/heartbeat/fuse.go"
+	hbMachine   = "agent/heartbeat/machine.go"
+	hbOutput    = "agent/heartbeat/output.go"
+	hbProbe     = "agent/heartbeat/probe.go"
+	hbReceive   = "agent/heartbeat/receive.go"
+	hbSend      = "agent/heartbeat/send.go"
+	hbState     = "agent/heartbeat/state.go"
+	hbTransport = "agent/heartbeat/transport.go"
+	wFrame      = "agent/wire/frame.go"
+	wBeat       = "agent/wire/beat.go"
+)
+
+// mutants is the table; add a line for each new one.
+var mutants = []mutant{
+	// The deadline.
+	{"deadline off by an interval", hbState, "m.deadline = now.Add(m.cfg.Timeout)", "m.deadline = now.Add(m.cfg.Timeout + m.cfg.Interval)", heartbeatTests},
+	{"deadline off by a nanosecond", hbMachine, "Armed(m.state) && !now.Before(m.deadline)", "Armed(m.state) && now.After(m.deadline)", heartbeatTests},
+	{"probes move the deadline", hbProbe, "	m.nextProbe = m.planProbe(now)", "	m.deadline = m.deadline.Add(1)\n	m.nextProbe = m.planProbe(now)", heartbeatTests},
+	{"a redial moves the deadline", hbTransport, "	out.Dial = true", "	out.Dial, m.deadline = true, now.Add(m.cfg.Timeout)", heartbeatTests},
+	{"five-eighths rule dropped", hbState, "return min(interval+interval/4, timeout/8*5)", "return interval + interval/4 + 0*timeout", heartbeatTests},
+	// Armed.
+	{"armed without proof", hbReceive, "if b.Ack >= m.first {", "if b.Ack+1 > 0 {", heartbeatTests},
+	{"armed by an ack of WELCOME", hbMachine, "	m.welcome(now, out)\n	m.first = m.seq", "	m.first = m.seq\n	m.welcome(now, out)", heartbeatTests},
+	{"armed by an ack of a repeated WELCOME", hbReceive, "	m.first = m.seq // an", "	// an", heartbeatTests},
+	{"ack of the unsent accepted", hbReceive, "if b.Ack >= m.seq {", "if b.Ack > m.seq {", heartbeatTests},
+	{"unproven session ends doubt", hbState, "if m.doubtful() && m.acked {", "if m.doubtful() {", heartbeatTests},
+	{"instance state before armed", hbSend, "m.cfg.Instance != nil && Armed(m.state)", "m.cfg.Instance != nil", heartbeatTests},
+	// Own pause.
+	{"own pause ignored", hbTransport, "if m.stopped || late <= m.cfg.Timeout/4 {", "if m.stopped || late >= 0 {", heartbeatTests},
+	{"half a timeout instead of a quarter", hbTransport, "late <= m.cfg.Timeout/4", "late <= m.cfg.Timeout/2", heartbeatTests},
+	{"own pause leaves no mark", hbState, "OwnPause: now.Before(m.pauseGuard)", "OwnPause: now.Before(m.lastValid)", heartbeatTests},
+	{"the mark goes with the first stale beat", hbState, "	m.held = false\n", "	m.held, m.pauseGuard = false, 0\n", heartbeatTests},
+	{"a pause in the handshake leaves no mark", hbTransport, "	m.pauseGuard = now.Add(m.cfg.Timeout)\n	if !Armed(m.state) {\n		return\n	}\n", "	if !Armed(m.state) {\n		return\n	}\n	m.pauseGuard = now.Add(m.cfg.Timeout)\n", heartbeatTests},
+	{"own pause shortens what the fuse gave", hbTransport, "max(m.deadline, m.pauseGuard)", "m.pauseGuard", heartbeatTests},
+	// Frames.
+	{"stale frame counts as heard", hbReceive, "f.Session == m.session && f.Seq > m.heardSeq", "f.Session == m.session", heartbeatTests},
+	{"frame of another session counts", hbReceive, "f.Session == m.session && ", "", heartbeatTests},
+	{"WELCOME to another nonce counts", hbReceive, "f.Welcome.Echo != m.nonce", "f.Welcome.Echo == (wire.ID{})", heartbeatTests},
+	{"REFUSE of another nonce counts", hbReceive, "m.link != linkShaking || f.Refuse.Echo != m.nonce", "m.link != linkShaking", heartbeatTests},
+	// Verdicts.
+	{"replaced counts as a verdict", hbTransport, "		out.Changes[len(out.Changes)-1].Own = true\n", "", heartbeatTests},
+	{"own stop counts as a verdict", hbOutput, "&& !Armed(c.To) && !c.Own", "&& !Armed(c.To)", heartbeatTests},
+	{"the replaced end gives up its relation", hbReceive, "case why == wire.ReasonReplaced && m.cfg.Role == Active:", "case why == wire.ReasonReplaced && m.cfg.Role != m.cfg.Role:", heartbeatTests},
+	{"a broken transport is conmgr's verdict", hbTransport, "case m.cfg.Role == Passive || !Armed(m.state):", "case m.cfg.Role == Passive || m.state != wire.StateInit:", heartbeatTests},
+	{"BYE(leave) taken for a stop", "agent/wire/bye.go", "return ReasonLeave", "return ReasonStop", append(wireTests, heartbeatTests...)},
+	{"the peer's giving up is not heard", hbReceive, "if b.State == wire.StateDown {", "if b.State == wire.StateDown && m.stopped {", heartbeatTests},
+	// The fuse.
+	{"fuse holds twice", hbFuse, "	m.held = true\n", "", heartbeatTests},
+	{"fuse blows for two", hbFuse, "const fuseLeast = 3", "const fuseLeast = 2", heartbeatTests},
+	{"fuse blows for a third", hbFuse, "2*dying >= armed", "3*dying >= armed", heartbeatTests},
+	// Sending.
+	{"beats drift", hbMachine, "m.nextBeat = now.Add(m.cfg.Interval - behind)", "m.nextBeat = now.Add(m.cfg.Interval - 0*behind)", heartbeatTests},
+	{"answers have no limit", hbProbe, "now.Sub(m.lastAnswer) < answerEvery", "now.Sub(m.lastAnswer) < 0", heartbeatTests},
+	{"probes are not answered", hbReceive, "if f.Flags&wire.FlagProbe != 0 {", "if f.Flags&wire.FlagProbe != 0 && m.stopped {", heartbeatTests},
+	{"no probes while late", hbMachine, "		m.expiredProbe(now, out)\n", "", heartbeatTests},
+	{"a long round trip silences the probes", hbProbe, "-min(m.stats.RTT, m.cfg.Timeout/4) - probeSlack", "-m.stats.RTT - probeSlack", heartbeatTests},
+	{"HELLO is not repeated on datagrams", hbMachine, "	if m.link == linkShaking && m.cfg.Datagram && !now.Before(m.helloAt) {", "	if m.link == linkOpen && m.cfg.Datagram && !now.Before(m.helloAt) {", heartbeatTests},
+	{"hang-ups set the pace of the dials", hbTransport, "max(now, m.dialedAt.Add(m.retryAfter()))", "now", heartbeatTests},
+	{"eager waits for the connect interval", hbMachine, "		m.retryAt = m.endedAt.Add(m.retryAfter())\n", "", heartbeatTests},
+	// The codec.
+	{"trailing bytes refused", wFrame, "case len(b) < HeaderSize:\n		return ErrShort\n	case binary", "case len(b) < HeaderSize || len(b) > 200:\n		return ErrShort\n	case binary", wireTests},
+	{"largest frame off by one", wFrame, "case len(b) > MaxFrame:", "case len(b) >= MaxFrame:", wireTests},
+	{"stream accepts a length of nothing", wFrame, "case n < HeaderSize:", "case n < 0:", wireTests},
+	{"body length unchecked", wBeat, "if len(b) < instanceSize {", "if len(b) < 0 {", wireTests},
+	{"two fields change places", wBeat, "	dst = binary.BigEndian.AppendUint32(dst, v.Lost)\n	dst = binary.BigEndian.AppendUint32(dst, v.Received)", "	dst = binary.BigEndian.AppendUint32(dst, v.Received)\n	dst = binary.BigEndian.AppendUint32(dst, v.Lost)", wireTests},
+	{"other version accepted", wFrame, "if b[2] != Version {", "if b[2] > Version+1 {", wireTests},
+}
