@@ -113,9 +113,7 @@ type member struct {
 	standing
 	opinion opinion
 
-	rtt            time.Duration
-	heard          mono.Instant
-	missed, caught uint64
+	figures Figures
 }
 
 // NewFleet returns a fleet of instances never heard of. learnedSystemID is the
@@ -173,14 +171,27 @@ func (f *Fleet) Instance(now mono.Instant, i int, s wire.Instance, out *Actions)
 	f.settle(now, out)
 }
 
-// Heard takes the figures of the heartbeat session of instance i: smoothed
-// round trip, last valid frame, frames that never came and that came. It is
-// cheap, to be called for every beat; the view follows once a second.
-func (f *Fleet) Heard(now mono.Instant, i int, rtt time.Duration, heard mono.Instant, lost, received uint64, out *Actions) {
+// Figures are what the heartbeat session of an instance measures.
+type Figures struct {
+	RTT            time.Duration // smoothed round trip
+	Heard          mono.Instant  // last valid frame
+	Lost, Received uint64        // frames that never came and that came
+	WAL            uint64        // position last heard; it moves without a report
+}
+
+// figuresEvery is how often new figures alone make a new view.
+const figuresEvery = 100 * time.Millisecond
+
+// Heard takes the figures of the heartbeat session of instance i. It is cheap,
+// to be called for every beat; the view follows ten times a second.
+func (f *Fleet) Heard(now mono.Instant, i int, g Figures, out *Actions) {
 	m := &f.members[i]
-	m.rtt, m.heard, m.missed, m.caught = rtt, heard, lost, received
-	f.alive(m, heard)
-	if now.Sub(f.viewed) >= time.Second {
+	m.figures = g
+	if m.fresh {
+		m.state.WAL = g.WAL
+	}
+	f.alive(m, g.Heard)
+	if now.Sub(f.viewed) >= figuresEvery {
 		out.ViewChanged = true
 	}
 }

@@ -493,7 +493,7 @@ func TestFleetUnmonitored(t *testing.T) {
 	t.Run("a frame is a sign of the kernel too", func(t *testing.T) {
 		t.Parallel()
 		r := unmonitoredRig(t, fleetConfig(1))
-		r.do(2440, func(now mono.Instant, out *Actions) { r.f.Heard(now, 0, 0, now, 0, 0, out) })
+		r.do(2440, func(now mono.Instant, out *Actions) { r.f.Heard(now, 0, Figures{Heard: now}, out) })
 		r.run(2739)
 		r.wantDoors()
 		r.run(2740)
@@ -768,21 +768,23 @@ func TestFleetView(t *testing.T) {
 	out.Reset()
 	r.f.Addr(0, addr, &out)
 	v := r.view()
-	r.f.Heard(fleetAt(2000), 0, time.Millisecond, fleetAt(1990), 3, 4, &out)
+	r.f.Heard(fleetAt(2000), 0, Figures{time.Millisecond, fleetAt(1990), 3, 4, 5}, &out)
 	if out.ViewChanged {
 		t.Error("figures ask for a view each time")
 	}
-	r.f.Heard(fleetAt(2500), 0, time.Millisecond, fleetAt(2490), 3, 4, &out)
+	r.f.Heard(fleetAt(2050), 0, Figures{time.Millisecond, fleetAt(2040), 3, 4, 5}, &out)
 	if !out.ViewChanged {
-		t.Error("figures do not ask for a view after a second")
+		t.Error("figures never ask for a view")
 	}
 	if v.Instances[0].RTT != 0 {
 		t.Error("a view changed after it was handed out")
 	}
+	state := fleetPrimary(3)
+	state.WAL = 5
 	want := InstanceView{
 		Number: 0, Host: "db1", Addr: addr, Port: 5432, WatchdogPort: 27545, Monitoring: Monitored,
-		Heartbeat: wire.StateUp, Reason: wire.ReasonArmed, Instance: fleetPrimary(3), RTT: time.Millisecond,
-		Heard: fleetAt(2490), Lost: 3, Received: 4, Since: fleetAt(1500),
+		Heartbeat: wire.StateUp, Reason: wire.ReasonArmed, Instance: state, RTT: time.Millisecond,
+		Heard: fleetAt(2040), Lost: 3, Received: 4, Since: fleetAt(1500),
 	}
 	if d := cmp.Diff(want, r.view().Instances[0], cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {
 		t.Errorf("view (-want +got):\n%s", d)

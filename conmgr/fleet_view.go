@@ -23,7 +23,7 @@ func (m *member) view() InstanceView {
 		Number: m.Number, Host: m.Host, HostAddr: m.HostAddr, Addr: m.addr,
 		Port: m.Port, WatchdogPort: m.WatchdogPort,
 		Monitoring: m.mon, Heartbeat: m.session, Reason: m.reason, Instance: m.state,
-		RTT: m.rtt, Heard: m.heard, Lost: m.missed, Received: m.caught,
+		RTT: m.figures.RTT, Heard: m.figures.Heard, Lost: m.figures.Lost, Received: m.figures.Received,
 		Loser: m.place != placeGood, Why: m.explain(), Since: m.since,
 	}
 }

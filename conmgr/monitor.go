@@ -264,7 +264,9 @@ func (m *monitor) readFigures() {
 		for i, w := range m.watches {
 			machine := w.session.Machine()
 			st := machine.Stats()
-			m.fleet.Heard(now, i, st.RTT, machine.LastValid(), st.Lost, st.Received, out)
+			m.fleet.Heard(now, i, Figures{
+				RTT: st.RTT, Heard: machine.LastValid(), Lost: st.Lost, Received: st.Received, WAL: machine.Instance().WAL,
+			}, out)
 			if machine.State() != wire.StateUp {
 				if life := w.session.KernelLife(); !life.IsZero() {
 					m.fleet.KernelLife(now, i, life, out)

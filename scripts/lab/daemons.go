@@ -13,7 +13,10 @@ import (
 )
 
 // heartbeat is quick enough to watch and slow enough for a laptop.
-var heartbeat = map[string]string{"heartbeat_interval": "250ms", "heartbeat_timeout": "1s"}
+var heartbeat = map[string]string{
+	"heartbeat_interval": "250ms", "heartbeat_timeout": "1s",
+	"proxy_listen": "'27551:primary, 27552:standby'",
+}
 
 // StartDaemons starts pgwatchdog beside each instance and conmgr on each host
 // that has none. What runs already is left alone.
