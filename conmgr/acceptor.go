@@ -17,25 +17,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// DescriptorReserve returns how many descriptors conmgr needs besides those of
-// its applications: 9, 2 per instance, and 64 for what comes and goes.
-func DescriptorReserve(instances int) int { return 9 + 2*instances + 64 }
-
-// CheckDescriptors reports with all numbers when maxConnections applications,
-// proxied ones with two descriptors each, do not fit into limit.
-func CheckDescriptors(limit uint64, instances, maxConnections int, proxied bool) error {
-	each := uint64(1)
-	if proxied {
-		each = 2
-	}
-	reserve := uint64(DescriptorReserve(instances))
-	if need := reserve + each*uint64(maxConnections); need > limit {
-		return fmt.Errorf("max_connections = %d needs %d descriptors (%d for each application and %d more), but the limit is %d: raise it (LimitNOFILE, ulimit -n) or lower max_connections",
-			maxConnections, need, each, reserve, limit)
-	}
-	return nil
-}
-
 // descriptorLimit returns the soft limit, which the Go runtime has raised to
 // the hard one.
 func descriptorLimit() (uint64, error) {

@@ -17,25 +17,6 @@ import (
 // never return nil, and may be called from any goroutine.
 type Source interface{ View() *View }
 
-// Router orders the instances that a target may be sent to. The result holds
-// indexes into v.Instances, best first. With no such instance it returns an
-// error whose text, meant for the user, says the state of each instance.
-type Router interface {
-	Route(v *View, t Target) ([]int, error)
-}
-
-// ProxyPort is one pass-through port of proxy_listen.
-type ProxyPort struct {
-	Port   uint16
-	Target Target
-}
-
-// ConfigRow is one line of SHOW CONFIG.
-type ConfigRow struct {
-	Name, Value, File, Default string
-	Context                    string // reload or restart
-}
-
 // Status is what SHOW STATUS says of the daemon itself.
 type Status struct {
 	State   string // starting, ready, stopping
@@ -55,14 +36,19 @@ const (
 	ShutdownRestart   ShutdownMode = "restart"   // as fast, telling that conmgr comes back
 )
 
-// ServerOptions is what a Server is made of. Source and Router are required;
+// ServerOptions is what a Server is made of. Source and Route are required;
 // the zero value of the rest means what its comment says.
 type ServerOptions struct {
 	Log      *slog.Logger        // nil discards
 	LevelLog slog.Level          // the seed's level LOG
 	Source   Source              // required
-	Router   Router              // required
 	Clock    func() mono.Instant // nil is the boot-time clock
+
+	// Route orders the instances that a target may be sent to: indexes into
+	// v.Instances, best first. With no such instance it returns an error whose
+	// text, meant for the user, says the state of each instance. Required; may be
+	// called from any goroutine.
+	Route func(v *View, t Target) ([]int, error)
 
 	Port            uint16         // console; 0 lets the kernel choose
 	ListenAddresses []string       // names or addresses; "*" is all; empty is localhost
@@ -72,7 +58,7 @@ type ServerOptions struct {
 
 	// MaxConnections bounds all applications but those of conmgr.sock; 0 means
 	// as many as there are descriptors. DescriptorReserve is what is left for
-	// everything else; 0 computes it (see Descriptors).
+	// everything else; 0 means 9, 2 per instance, and 64 for what comes and goes.
 	MaxConnections    int
 	DescriptorReserve int
 
@@ -96,8 +82,8 @@ type ServerOptions struct {
 
 // check reports what is missing and fills what may be left out.
 func (o *ServerOptions) check() error {
-	if o.Source == nil || o.Router == nil {
-		return errors.New("server options: Source and Router are required")
+	if o.Source == nil || o.Route == nil {
+		return errors.New("server options: Source and Route are required")
 	}
 	if o.MaxConnections < 0 {
 		return fmt.Errorf("max_connections is %d: expected 0 or more", o.MaxConnections)
@@ -115,7 +101,7 @@ func (o *ServerOptions) check() error {
 		o.ConnectTimeout = 5 * time.Second
 	}
 	if o.DescriptorReserve == 0 {
-		o.DescriptorReserve = DescriptorReserve(len(o.Source.View().Instances))
+		o.DescriptorReserve = 9 + 2*len(o.Source.View().Instances) + 64
 	}
 	if o.Config == nil {
 		o.Config = func() []ConfigRow { return nil }

@@ -4,6 +4,8 @@ package conmgr
 
 import (
 	"net/netip"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/pgconmgr/pgconmgr/agent/mono"
@@ -50,6 +52,26 @@ type InstanceView struct {
 	Received     uint64        // heartbeat frames that came
 	Loser        bool          // lost the split rule: a primary that must not be used
 	Why          string        // one sentence for people: why it is as it is; may be empty
+	Since        mono.Instant  // when Monitoring became what it is
+}
+
+// Name is how logs and errors call the instance: number, host and port.
+func (v *InstanceView) Name() string {
+	host := v.Host
+	if host == "" {
+		host = v.HostAddr
+	}
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	return strconv.Itoa(v.Number) + " " + host + ":" + strconv.Itoa(int(v.Port))
+}
+
+// Routable reports whether new connects may go to the instance at all: it is
+// monitored, or unmonitored with an answering door, and did not lose the split
+// rule.
+func (v *InstanceView) Routable() bool {
+	return (v.Monitoring == Monitored || v.Monitoring == Unmonitored) && !v.Loser
 }
 
 // View is an immutable picture of all instances, in the order of their numbers.
@@ -69,4 +91,8 @@ type Fault struct {
 	// Only limits the fault to applications that asked for one of these
 	// targets; nil means all of the instance.
 	Only []Target
+	// Before limits the fault to applications bound before this instant; zero
+	// means all. A postmaster that was restarted while its agent was away has
+	// healthy sessions of its new life, which must live on.
+	Before mono.Instant
 }
