@@ -56,6 +56,7 @@ type app struct {
 	owner  owner
 	state  string
 	bound  bool
+	since  mono.Instant // bound, or connected where that is known
 	index  int
 	target Target
 	holder holder
@@ -101,8 +102,8 @@ func (a *Apps) Bound(instance int) int {
 	return len(a.bound[instance])
 }
 
-// Fault ends every application bound to instance f.Index, respecting f.Only,
-// and returns how many were told. It does not wait for any of them. It records
+// Fault ends every application bound to instance f.Index, within the limits
+// f.Only and f.Before, and returns how many were told. It does not wait for any of them. It records
 // the event itself.
 //
 // An application that was routed by a View older than f.At is refused when it
@@ -151,13 +152,21 @@ func (a *Apps) claim(f Fault) []holder {
 	}
 	victims := make([]holder, 0, len(a.bound[f.Index]))
 	for m := range a.bound[f.Index] {
-		if f.Only == nil || slices.Contains(f.Only, m.target) {
+		if m.concerned(f) {
 			victims = append(victims, m.holder)
 			a.unbindLocked(m)
 			m.state = "told"
 		}
 	}
 	return victims
+}
+
+// concerned applies the limits of a fault to an application of its instance.
+func (m *app) concerned(f Fault) bool {
+	if !f.Before.IsZero() && !m.since.Before(f.Before) {
+		return false
+	}
+	return f.Only == nil || slices.Contains(f.Only, m.target)
 }
 
 // inParallel calls do for each holder, on as many goroutines as there are
@@ -216,6 +225,7 @@ func (a *Apps) bind(m *app, index int, target Target, at mono.Instant, h holder)
 	}
 	a.unbindLocked(m)
 	m.bound, m.index, m.target, m.holder = true, index, target, h
+	m.since = a.server.opts.Clock()
 	set := a.bound[index]
 	if set == nil {
 		set = map[*app]struct{}{}
@@ -237,6 +247,13 @@ func (a *Apps) unbindLocked(m *app) {
 		delete(a.bound[m.index], m)
 		m.bound, m.holder = false, nil
 	}
+}
+
+// connected notes that the application has reached its instance just now.
+func (a *Apps) connected(m *app) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	m.state, m.since = "connected", a.server.opts.Clock()
 }
 
 // setState changes the word that SHOW APPLICATIONS prints.

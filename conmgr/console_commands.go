@@ -123,15 +123,6 @@ func (n *InstanceView) address() string {
 	return n.HostAddr
 }
 
-// name is how people know the instance.
-func (n *InstanceView) name() string {
-	host := n.Host
-	if host == "" {
-		host = n.address()
-	}
-	return fmt.Sprintf("instance %d (%s, port %d)", n.Number, host, n.Port)
-}
-
 // faultPayload is the JSON on faultChannel. Instance 0 is conmgr itself.
 type faultPayload struct {
 	Instance  int    `json:"instance"`
@@ -145,7 +136,7 @@ type faultPayload struct {
 // faultNotice makes what a console application is told when its instance is
 // lost.
 func faultNotice(f Fault, n *InstanceView) []byte {
-	message := fmt.Sprintf("%s is lost: %s", n.name(), f.Reason)
+	message := fmt.Sprintf("instance %s is lost: %s", n.Name(), f.Reason)
 	if f.Silence > 0 {
 		message += fmt.Sprintf(", silent for %d ms", f.Silence.Milliseconds())
 	}
@@ -171,7 +162,7 @@ func (s *Server) choose(ctx context.Context, t Target, use func(v *View, order [
 	const tries, pause = 50, 2 * time.Millisecond
 	for try := 1; ; try++ {
 		v := s.opts.Source.View()
-		order, err := s.opts.Router.Route(v, t)
+		order, err := s.opts.Route(v, t)
 		if err == nil && len(order) == 0 {
 			err = fmt.Errorf("no instance is %s", t)
 		}

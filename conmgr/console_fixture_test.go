@@ -29,15 +29,13 @@ func (p *picture) set(list ...InstanceView) mono.Instant {
 	return v.At
 }
 
-// byAttribute is a Router that knows primary, standby and any.
-type byAttribute struct{}
-
-func (byAttribute) Route(v *View, t Target) ([]int, error) {
+// byAttribute routes primary, standby and any.
+func byAttribute(v *View, t Target) ([]int, error) {
 	var out []int
 	var states []string
 	for i := range v.Instances {
 		n := &v.Instances[i]
-		states = append(states, fmt.Sprintf("%s is %s %s", n.name(), n.Monitoring, n.Instance.Attribute))
+		states = append(states, fmt.Sprintf("%s is %s %s", n.Name(), n.Monitoring, n.Instance.Attribute))
 		primary := n.Instance.Attribute == wire.AttributePrimary
 		fits := t == Any || t == Primary && primary || t == Standby && !primary
 		if n.Monitoring == Monitored && fits {
@@ -79,7 +77,7 @@ func mustServe(t testing.TB, change func(*ServerOptions)) *fixture {
 		instance(1, netip.MustParseAddrPort("192.0.2.1:5432"), wire.AttributePrimary),
 		instance(2, netip.MustParseAddrPort("192.0.2.2:5433"), wire.AttributeStandby))
 	opts := ServerOptions{
-		Source: f.picture, Router: byAttribute{}, SocketPath: f.socket, Descriptors: 10_000,
+		Source: f.picture, Route: byAttribute, SocketPath: f.socket, Descriptors: 10_000,
 		CloseOnRoleChange: true, CloseOnStalePrimary: true,
 		Status: func() Status { return Status{State: "ready", PID: 42, Version: "1.2.3"} },
 	}

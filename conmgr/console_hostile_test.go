@@ -294,11 +294,11 @@ func TestDescriptorBudget(t *testing.T) {
 // A taken port, mark or socket is an error that says so.
 func TestPortTaken(t *testing.T) {
 	f := mustServe(t, nil)
-	_, err := NewServer(ServerOptions{Source: f.picture, Router: byAttribute{}, Port: f.Port()})
+	_, err := NewServer(ServerOptions{Source: f.picture, Route: byAttribute, Port: f.Port()})
 	if err == nil || !strings.Contains(err.Error(), "is another conmgr running") {
 		t.Errorf("a taken port: %v", err)
 	}
-	_, err = NewServer(ServerOptions{Source: f.picture, Router: byAttribute{}, SocketPath: f.socket})
+	_, err = NewServer(ServerOptions{Source: f.picture, Route: byAttribute, SocketPath: f.socket})
 	if err == nil || !strings.Contains(err.Error(), f.socket) {
 		t.Errorf("a taken socket: %v", err)
 	}

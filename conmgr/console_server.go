@@ -33,7 +33,7 @@ type Server struct {
 
 	stopping atomic.Bool // no new applications
 
-	startupLog, acceptLog, limitLog, strangerLog throttle
+	startupLog, acceptLog, limitLog, strangerLog, passLog throttle
 }
 
 // NewServer binds every listener, so that a taken port is an error at start.
@@ -43,7 +43,7 @@ func NewServer(opts ServerOptions) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{opts: opts, log: opts.Log, budget: int64(opts.Descriptors)}
-	s.startupLog.every, s.strangerLog.every = time.Minute, time.Minute
+	s.startupLog.every, s.strangerLog.every, s.passLog.every = time.Minute, time.Minute, time.Minute
 	s.acceptLog.every, s.limitLog.every = time.Second, time.Second
 	s.apps = newApps(s)
 	if err := s.listen(); err != nil {

@@ -108,7 +108,7 @@ func TestConsoleNoSuchInstance(t *testing.T) {
 	conn := mustConnect(t, f.tcp())
 	_, err := conn.Exec(t.Context(), "TARGET primary")
 	e, ok := errors.AsType[*pgconn.PgError](err)
-	if !ok || e.Code != "58C01" || !strings.Contains(e.Message, "instance 1 (db1, port 5432) is faulted") {
+	if !ok || e.Code != "58C01" || !strings.Contains(e.Message, "1 db1:5432 is faulted") {
 		t.Fatalf("error is %v, want 58C01 that says the state", err)
 	}
 	if _, err := conn.Exec(t.Context(), "SHOW STATUS"); err != nil {
@@ -204,6 +204,24 @@ func TestRoleChange(t *testing.T) {
 			}
 			mustExec(t, any, "SHOW STATUS")
 		})
+	}
+}
+
+// A restart that is noticed late ends the sessions of the old life only.
+func TestFaultBefore(t *testing.T) {
+	f := mustServe(t, nil)
+	old := mustConnect(t, f.tcp())
+	mustExec(t, old, "TARGET primary")
+	restarted := clock.Now()
+	young := mustConnect(t, f.tcp())
+	mustExec(t, young, "TARGET primary")
+	told := f.Apps().Fault(Fault{Index: 0, Reason: "restart", At: clock.Now(), Before: restarted})
+	if told != 1 {
+		t.Errorf("told %d, want 1", told)
+	}
+	mustExec(t, young, "SHOW STATUS")
+	if err := old.Ping(t.Context()); err == nil {
+		t.Error("the session of the old life goes on")
 	}
 }
 

@@ -768,7 +768,7 @@ func TestFleetView(t *testing.T) {
 	out.Reset()
 	r.f.Addr(0, addr, &out)
 	v := r.view()
-	r.f.Heard(fleetAt(2000), 0, Figures{time.Millisecond, fleetAt(1990), 3, 4, 5}, &out)
+	r.f.Heard(fleetAt(1550), 0, Figures{time.Millisecond, fleetAt(1540), 3, 4, 5}, &out)
 	if out.ViewChanged {
 		t.Error("figures ask for a view each time")
 	}

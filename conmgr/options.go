@@ -17,13 +17,6 @@ import (
 // never return nil, and may be called from any goroutine.
 type Source interface{ View() *View }
 
-// Routes orders the instances that a target may be sent to. The result holds
-// indexes into v.Instances, best first. With no such instance it returns an
-// error whose text, meant for the user, says the state of each instance.
-type Routes interface {
-	Route(v *View, t Target) ([]int, error)
-}
-
 // Status is what SHOW STATUS says of the daemon itself.
 type Status struct {
 	State   string // starting, ready, stopping
@@ -43,14 +36,19 @@ const (
 	ShutdownRestart   ShutdownMode = "restart"   // as fast, telling that conmgr comes back
 )
 
-// ServerOptions is what a Server is made of. Source and Router are required;
+// ServerOptions is what a Server is made of. Source and Route are required;
 // the zero value of the rest means what its comment says.
 type ServerOptions struct {
 	Log      *slog.Logger        // nil discards
 	LevelLog slog.Level          // the seed's level LOG
 	Source   Source              // required
-	Router   Routes              // required
 	Clock    func() mono.Instant // nil is the boot-time clock
+
+	// Route orders the instances that a target may be sent to: indexes into
+	// v.Instances, best first. With no such instance it returns an error whose
+	// text, meant for the user, says the state of each instance. Required; may be
+	// called from any goroutine.
+	Route func(v *View, t Target) ([]int, error)
 
 	Port            uint16         // console; 0 lets the kernel choose
 	ListenAddresses []string       // names or addresses; "*" is all; empty is localhost
@@ -84,8 +82,8 @@ type ServerOptions struct {
 
 // check reports what is missing and fills what may be left out.
 func (o *ServerOptions) check() error {
-	if o.Source == nil || o.Router == nil {
-		return errors.New("server options: Source and Router are required")
+	if o.Source == nil || o.Route == nil {
+		return errors.New("server options: Source and Route are required")
 	}
 	if o.MaxConnections < 0 {
 		return fmt.Errorf("max_connections is %d: expected 0 or more", o.MaxConnections)

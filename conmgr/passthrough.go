@@ -84,12 +84,12 @@ func (p *passthrough) serve(ctx context.Context, t Target) {
 		err = p.connect(ctx, t)
 	}
 	if err != nil {
-		p.server.stats.passFailed.Add(1)
+		p.server.passFailed(t, err)
 		p.refuse(err)
 		return
 	}
 	p.server.stats.passConnected.Add(1)
-	p.server.apps.setState(p.app, "connected")
+	p.server.apps.connected(p.app)
 	p.now.run(p.server)
 }
 
@@ -133,7 +133,7 @@ func (p *passthrough) tryAll(ctx context.Context, v *View, order []int, t Target
 			return err
 		}
 		out.lost = out.lost || errors.Is(err, errLost)
-		out.failures = append(out.failures, fmt.Sprintf("%s: %s", v.Instances[i].name(), err))
+		out.failures = append(out.failures, fmt.Sprintf("instance %s: %s", v.Instances[i].Name(), err))
 	}
 	return nil
 }
@@ -179,6 +179,17 @@ func (p *passthrough) use(r *relay) bool {
 	}
 	p.now = r
 	return true
+}
+
+// passFailed counts and, at most once a minute, logs.
+func (s *Server) passFailed(t Target, err error) {
+	s.stats.passFailed.Add(1)
+	if errors.Is(err, errStopping) {
+		return
+	}
+	if suppressed, ok := s.passLog.allow(time.Now()); ok {
+		s.log.Warn("pass-through found no instance", "target", t.String(), "suppressed", suppressed, "err", err)
+	}
 }
 
 func (s *Server) slowConnect(index int) {

@@ -268,7 +268,7 @@ func TestPassthroughNoInstance(t *testing.T) {
 	f := mustPassthrough(t, nil, netip.MustParseAddrPort("127.0.0.1:1"))
 	where := strings.Replace(f.proxy(0), "127.0.0.1:", "host=127.0.0.1 user=app dbname=db port=", 1)
 	for _, tt := range []struct{ more, want string }{
-		{" sslmode=disable", "no instance took the connection: instance 1 (db1, port 1)"},
+		{" sslmode=disable", "no instance took the connection: instance 1 db1:1"},
 		{" sslmode=prefer", "connection refused"},
 	} {
 		_, err := pgx.Connect(t.Context(), where+tt.more)

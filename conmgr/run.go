@@ -93,10 +93,11 @@ func (d *daemon) serverOptions() (ServerOptions, error) {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return ServerOptions{}, fmt.Errorf("read the limit on file descriptors: %w", err)
 	}
+	router := NewRouter(Policy{LoadBalance: balance, Random: rand.IntN, Now: clock.Now})
 	return ServerOptions{
 		Log: d.log, LevelLog: LevelLog, Source: d.monitor,
-		Router: NewRouter(Policy{LoadBalance: balance, Random: rand.IntN, Now: clock.Now}),
-		Port:   cfg.Port, ListenAddresses: cfg.ListenAddresses, SocketPath: d.options.Directory.SocketPath(),
+		Route: router.Route,
+		Port:  cfg.Port, ListenAddresses: cfg.ListenAddresses, SocketPath: d.options.Directory.SocketPath(),
 		ProxyListen: cfg.ProxyListen, ProxyAllow: cfg.ProxyAllow,
 		MaxConnections: int(cfg.MaxConnections), Descriptors: cfg.DescriptorsLeft(limit.Cur),
 		CloseOnRoleChange: cfg.CloseOnRoleChange, CloseOnStalePrimary: cfg.CloseOnStalePrimary,
