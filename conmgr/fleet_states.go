@@ -113,7 +113,6 @@ func (f *Fleet) silence(now mono.Instant, m *member, c heartbeat.Change, out *Ac
 	case f.cfg.AgentSilence == SilenceFault:
 		f.becomeFaulted(now, m, reason, c.Silence, out)
 	case evidence == DoorAnswers:
-		o.lives(c.LastValid)
 		f.becomeUnmonitored(now, m, "its agent is silent ("+c.Reason.String()+"), the instance answers at its own port", out)
 	case evidence == DoorRefused:
 		f.becomeFaulted(now, m, faultDown, c.Silence, out)
@@ -126,12 +125,8 @@ func (f *Fleet) silence(now mono.Instant, m *member, c heartbeat.Change, out *Ac
 // use went late or suspect.
 func (f *Fleet) doubt(now mono.Instant, m *member, c heartbeat.Change) {
 	o := &m.opinion
-	half := max(now, c.LastValid.Add(f.cfg.Timeout/2))
-	switch {
-	case c.From == wire.StateUp, c.Reason == wire.ReasonOwnPause:
-		o.begin(now, half)
-	default:
-		o.want(half)
+	if c.From == wire.StateUp || c.Reason == wire.ReasonOwnPause {
+		o.begin(now, max(now, c.LastValid.Add(f.cfg.Timeout/2)))
 	}
 	if c.Reason == wire.ReasonDisconnect { // the RST or FIN is a sign of its kernel
 		o.lives(now)

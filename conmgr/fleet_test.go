@@ -341,6 +341,17 @@ func TestFleetBrokenConnectionAsksAtOnce(t *testing.T) {
 	r.wantFaults()
 	r.want(0, Monitored)
 
+	// Broken again just before the verdict: its host lived then.
+	r = newFleetRig(t, fleetConfig(1))
+	r.arm(1000, 0, fleetPrimary(1))
+	r.lastBeat(2000, 0)
+	r.session(2010, 0, wire.StateLate, wire.ReasonDisconnect)
+	r.door(2012, 0, 2010, DoorAnswers)
+	r.session(2290, 0, wire.StateLate, wire.ReasonDisconnect)
+	r.session(2300, 0, wire.StateDown, wire.ReasonTimeout)
+	r.run(3000)
+	r.wantDoors(fleetDoor{2010, 0}, fleetDoor{2590, 0})
+
 	// Late first, then broken: the first question of the episode is not lost.
 	r = lateRig(t, fleetConfig(1))
 	r.session(2130, 0, wire.StateLate, wire.ReasonDisconnect)
