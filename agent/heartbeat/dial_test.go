@@ -210,6 +210,38 @@ func TestPassiveEndsWithItsTransport(t *testing.T) {
 	unarmed.wantNoVerdict()
 }
 
+// The own kernel gave the transport up: that is silence, not a word of the peer.
+func TestLostTransportIsSilence(t *testing.T) {
+	r := armed(t, Passive)
+	start := r.now
+	r.after(10 * ms)
+	r.lost()
+	r.wantState(wire.StateLate)
+	r.wantSent("")
+	r.beat() // of a transport that is no more
+	r.lost()
+	r.broken()
+	r.run(start.Add(timeout) - 1)
+	r.wantNoVerdict()
+	r.at(start.Add(timeout))
+	if ch := r.wantVerdict(wire.ReasonTimeout); ch.LastValid != start || r.out.Close != CloseNone {
+		t.Errorf("change %+v close %v", ch, r.out.Close)
+	}
+	r.wantSent("")
+	if r.m.Next() != mono.Never {
+		t.Errorf("next %v, want never", r.m.Next())
+	}
+	unarmed := passive(t)
+	unarmed.lost()
+	unarmed.wantState(wire.StateDown)
+	unarmed.wantNoVerdict()
+	relation := armed(t, Active)
+	relation.after(interval)
+	relation.lost()
+	relation.wantState(wire.StateLate)
+	relation.wantDialIn(0)
+}
+
 func TestHelloIsRepeatedOnDatagrams(t *testing.T) {
 	datagram := func(c *Config) { c.Datagram = true }
 	r := active(t, datagram)

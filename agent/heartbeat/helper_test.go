@@ -121,6 +121,7 @@ func (r *rig) do(call func()) {
 
 func (r *rig) tick()     { r.do(func() { r.m.Tick(r.now, &r.out) }) }
 func (r *rig) broken()   { r.do(func() { r.m.Broken(r.now, &r.out) }) }
+func (r *rig) lost()     { r.do(func() { r.m.Lost(r.now, &r.out) }) }
 func (r *rig) hold()     { r.do(func() { r.m.Hold(r.now, &r.out) }) }
 func (r *rig) deadline() { r.at(r.m.Deadline()) }
 

@@ -133,6 +133,7 @@ func TestStateChangeBeatsAtOnce(t *testing.T) {
 	transitions(t, func(s situation, e event, r *rig, before Machine) {
 		for _, c := range r.out.Changes {
 			open := before.link == linkOpen && c.Reason != wire.ReasonDisconnect && c.Reason != wire.ReasonReplaced
+			open = open && e.covers != "Lost"
 			bye := c.Reason >= wire.ReasonStop && c.Reason <= wire.ReasonLeave
 			if !open || bye || c.From == wire.StateDown {
 				continue
@@ -178,6 +179,60 @@ func TestInstanceIsTold(t *testing.T) {
 	r.beat() // a beat without the state changes nothing
 	if r.out.Instance || r.m.Instance() != inst {
 		t.Error("a beat without an instance changed it")
+	}
+}
+
+// What a conmgr signals is told at once and rides in every beat.
+func TestSignals(t *testing.T) {
+	a := armed(t, Active)
+	a.after(10 * ms)
+	a.do(func() { a.m.Signal(a.now, wire.FlagSeek|wire.FlagState, &a.out) })
+	a.wantSent("BEAT(up)")
+	if got := a.out.Frames[0].Flags; got != wire.FlagSeek || a.m.Signals() != wire.FlagSeek {
+		t.Errorf("flags %v signals %v, want only the signal", got, a.m.Signals())
+	}
+	a.do(func() { a.m.Signal(a.now, wire.FlagSeek, &a.out) })
+	a.wantSent("") // nothing new
+	a.at(a.m.nextBeat)
+	if a.out.Frames[0].Flags&wire.Signals != wire.FlagSeek {
+		t.Error("the next beat does not carry the signal")
+	}
+	p := armed(t, Passive)
+	for _, c := range []struct {
+		flags wire.Flags
+		told  bool
+	}{{wire.FlagSeek, true}, {wire.FlagSeek, false}, {wire.FlagSeek | wire.FlagSlow, true}, {0, true}, {0, false}} {
+		f := p.beatFrame()
+		f.Flags = c.flags
+		p.receive(f)
+		if p.out.Signal != c.told || p.m.Signals() != c.flags {
+			t.Errorf("flags %v: told %v, want %v; signals %v", c.flags, p.out.Signal, c.told, p.m.Signals())
+		}
+	}
+}
+
+// Each new session tells its first state, even when it is the old one.
+func TestInstanceIsToldInEachSession(t *testing.T) {
+	r := armed(t, Active)
+	for want := true; ; want = false {
+		f := r.beatFrame()
+		f.Flags = wire.FlagState
+		r.receive(f)
+		if r.out.Instance != want {
+			t.Fatalf("told %v, want %v", r.out.Instance, want)
+		}
+		if !want {
+			break
+		}
+	}
+	r.after(interval)
+	r.broken()
+	r.connect()
+	f := r.beatFrame()
+	f.Flags = wire.FlagState
+	r.receive(f)
+	if !r.out.Instance {
+		t.Error("the new session's state was not told")
 	}
 }
 

@@ -93,8 +93,10 @@ func (c *conn) arrive(side int, b []byte) {
 	}
 }
 
-// broken tells a side that its transport is gone.
-func (c *conn) broken(side int) {
+// broken tells a side that the peer's kernel ended its transport.
+func (c *conn) broken(side int) { c.ended(side, (*Machine).Broken) }
+
+func (c *conn) ended(side int, tell func(*Machine, mono.Instant, *Output)) {
 	h := c.host(side)
 	if !c.open[side] || !h.up || c.w.datagram && side == 1 {
 		return
@@ -104,7 +106,7 @@ func (c *conn) broken(side int) {
 		if e := c.ends[side]; e != nil && e.conn == c {
 			e.conn = nil
 			c.w.say("%s: transport broken", e)
-			e.step(func(out *Output) { e.m.Broken(now, out) })
+			e.step(func(out *Output) { tell(e.m, now, out) })
 		}
 	})
 }
@@ -159,7 +161,7 @@ func (p *pipe) deliver(arrive func()) {
 func (p *pipe) giveUp() {
 	if len(p.stuck) > 0 && p.c.w.now.Sub(p.since) >= 2*p.c.w.timeout {
 		p.stuck = nil
-		p.c.broken(p.dir)
+		p.c.ended(p.dir, (*Machine).Lost)
 	}
 }
 

@@ -62,6 +62,14 @@ func situations() []situation {
 		)
 	}
 	list = append(list, situation{"init", Passive, wire.StateInit, func(t testing.TB) *rig { return passive(t) }})
+	for _, s := range []wire.State{wire.StateLate, wire.StateSuspect} {
+		list = append(list, situation{s.String() + ", transport lost", Passive, s, func(t testing.TB) *rig {
+			r := armed(t, Passive)
+			doubt(s)(r)
+			r.lost()
+			return r
+		}})
+	}
 	for _, role := range []Role{Active, Passive} {
 		list = append(list, situation{"up", role, wire.StateUp, func(t testing.TB) *rig { return armed(t, role) }})
 		for _, s := range []wire.State{wire.StateLate, wire.StateSuspect} {
@@ -159,6 +167,8 @@ func callEvents() []event {
 		{"Tick now", "Tick", func(r *rig) { r.tick() }},
 		{"Connected", "Connected", func(r *rig) { r.do(func() { r.m.Connected(r.now, &r.out) }) }},
 		{"Broken", "Broken", func(r *rig) { r.broken() }},
+		{"Lost", "Lost", func(r *rig) { r.lost() }},
+		{"Signal", "Signal", func(r *rig) { r.do(func() { r.m.Signal(r.now, wire.FlagSeek, &r.out) }) }},
 		{"Replace", "Replace", func(r *rig) { r.do(func() { r.m.Replace(r.now, &r.out) }) }},
 		{"Paused, a quarter", "Paused", func(r *rig) { r.paused(timeout / 4) }},
 		{"Paused, more", "Paused", func(r *rig) { r.paused(timeout/4 + 1) }},
@@ -179,7 +189,7 @@ func events() []event { return append(frameEvents(), callEvents()...) }
 // meaningless tells of calls that the role does not have.
 func meaningless(s situation, e event) bool {
 	switch e.covers {
-	case "Connected", "SetEager":
+	case "Connected", "SetEager", "Signal":
 		return s.role == Passive
 	case "Replace", "Hold", "Push":
 		return s.role == Active
@@ -212,7 +222,7 @@ func outcome(r *rig, before Machine) (string, bool) {
 	if armed := Armed(before.state) && Armed(r.m.state); armed && r.m.deadline != before.deadline {
 		did = append(did, "deadline +"+r.m.deadline.Sub(before.deadline).String())
 	}
-	if r.m.link == linkNone && (before.link != linkNone || r.m.retryAt != before.retryAt) && !r.m.stopped {
+	if r.m.cfg.Role == Active && r.m.link == linkNone && (before.link != linkNone || r.m.retryAt != before.retryAt) && !r.m.stopped {
 		did = append(did, "dial in "+r.m.retryAt.Sub(r.now).String())
 	}
 	return strings.Join(did, "; "), len(did) > 0
@@ -316,7 +326,7 @@ func TestTableComplete(t *testing.T) {
 			t.Errorf("no event for frame %v", typ)
 		}
 	}
-	readers := []string{"State", "Why", "Session", "LastValid", "Deadline", "Instance", "Stats", "Next", "Dying"}
+	readers := []string{"Signals", "State", "Why", "Session", "LastValid", "Deadline", "Instance", "Stats", "Next", "Dying"}
 	for i, typ := 0, reflect.TypeFor[*Machine](); i < typ.NumMethod(); i++ {
 		if name := typ.Method(i).Name; !covered[name] && !slices.Contains(readers, name) {
 			t.Errorf("no event for method %s", name)

@@ -59,6 +59,7 @@ var mutants = []mutant{
 	{"own stop counts as a verdict", hbOutput, "&& !Armed(c.To) && !c.Own", "&& !Armed(c.To)", heartbeatTests},
 	{"the replaced end gives up its relation", hbReceive, "case why == wire.ReasonReplaced && m.cfg.Role == Active:", "case why == wire.ReasonReplaced && m.cfg.Role != m.cfg.Role:", heartbeatTests},
 	{"a broken transport is conmgr's verdict", hbTransport, "case m.cfg.Role == Passive || !Armed(m.state):", "case m.cfg.Role == Passive || m.state != wire.StateInit:", heartbeatTests},
+	{"silence seen by the own kernel is a disconnect", hbTransport, "if m.cfg.Role == Active || !Armed(m.state) || m.stopped {", "if m.stopped || !m.stopped {", heartbeatTests},
 	{"BYE(leave) taken for a stop", "agent/wire/bye.go", "return ReasonLeave", "return ReasonStop", append(wireTests, heartbeatTests...)},
 	{"the peer's giving up is not heard", hbReceive, "if b.State == wire.StateDown {", "if b.State == wire.StateDown && m.stopped {", heartbeatTests},
 	// The fuse.
