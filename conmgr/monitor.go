@@ -287,6 +287,10 @@ func (w *watch) Changed(s *peer.Session, c heartbeat.Change) {
 		w.trouble = ""
 		w.addr()
 	}
+	if c.Reason == wire.ReasonReplaced {
+		w.complain(slog.LevelError, "another conmgr of this host took the session over",
+			"expected a conmgr.id of its own for each conmgr: was this directory copied?")
+	}
 	w.m.act(func(now mono.Instant, out *Actions) {
 		if life := s.KernelLife(); !life.IsZero() {
 			w.m.fleet.KernelLife(now, w.index, life, out)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pgconmgr/pgconmgr/agent/wire"
@@ -41,6 +42,7 @@ type Monitor struct {
 	options MonitorOptions
 	log     *slog.Logger
 	wake    chan struct{} // something below was asked for
+	pid     atomic.Uint32 // of the state connection
 
 	mu sync.Mutex // guards the following
 	wishes
@@ -84,6 +86,10 @@ func (m *Monitor) State() wire.Instance {
 	return m.state
 }
 
+// PID returns the state connection's session in the instance, 0 while there is
+// none.
+func (m *Monitor) PID() uint32 { return m.pid.Load() }
+
 // CheckNow asks for a check at once.
 func (m *Monitor) CheckNow() { m.wish(func(w *wishes) { w.check = true }) }
 
@@ -120,7 +126,7 @@ func (m *Monitor) wish(f func(*wishes)) {
 // goroutine and descriptor of its own gone. Trouble with the instance never ends
 // it. An error is a dsn that can never work. Run may be called once.
 func (m *Monitor) Run(ctx context.Context) error {
-	l := &link{options: m.options.Connect}
+	l := &link{options: m.options.Connect, pid: &m.pid}
 	network, address, err := l.checkDSN()
 	if err != nil {
 		return fmt.Errorf("watch the instance: %w", err)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -16,8 +17,9 @@ type link struct {
 	options  ConnectOptions
 	conn     *pgconn.PgConn
 	settings settingsReader
-	loadUS   int64 // pg_conf_load_time of the settings that were read
-	readOnly *bool // see ServerSettings
+	loadUS   int64          // pg_conf_load_time of the settings that were read
+	readOnly *bool          // see ServerSettings
+	pid      *atomic.Uint32 // of conn, 0 while there is none; the monitor's
 }
 
 // step is one round: connect if need be, check, and read the settings when they
@@ -90,6 +92,7 @@ func (l *link) open(ctx context.Context, timeout time.Duration) (*connected, err
 		return nil, err
 	}
 	l.conn, l.loadUS, l.readOnly = conn, 0, nil
+	l.pid.Store(conn.PID())
 	c, err := l.introduce(ctx, timeout)
 	if err != nil {
 		l.close()
@@ -152,6 +155,7 @@ func (l *link) close() {
 	defer cancel()
 	_ = l.conn.Close(ctx)
 	l.conn = nil
+	l.pid.Store(0)
 }
 
 // checkDSN reports a dsn that can never work.

@@ -106,7 +106,7 @@ func newServer(o Options) (*server, error) {
 	s.gate = newGate(s, id)
 	s.terminator = NewTerminator(TerminatorConfig{
 		Connect: s.connectTerminator, Timeout: config.TerminateTimeout,
-		Protected: s.gate.protects, Done: s.onDone, Events: s.keeper.events, Log: o.Log,
+		Protected: s.gate.protects, OwnPIDs: func() []uint32 { return []uint32{s.monitor.PID()} }, Done: s.onDone, Events: s.keeper.events, Log: o.Log,
 	})
 	return s, nil
 }

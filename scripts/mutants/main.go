@@ -80,8 +80,10 @@ func checkBaseline(ctx context.Context, dir string, chosen []mutant) error {
 	if len(packages) == 0 {
 		return fmt.Errorf("no mutant chosen of %d", len(mutants))
 	}
-	if out, err := goTest(ctx, dir, packages); err != nil {
-		return fmt.Errorf("the tests fail without any bug: %w\n%s", err, out)
+	for _, p := range packages {
+		if out, err := goTest(ctx, dir, []string{p}); err != nil {
+			return fmt.Errorf("the tests of %s fail without any bug: %w\n%s", p, err, out)
+		}
 	}
 	return nil
 }
@@ -145,7 +147,8 @@ func plant(ctx context.Context, dir string, m mutant) (by, out string, err error
 func goTest(ctx context.Context, dir string, packages []string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	args := append([]string{"test", "-short", "-vet=off", "-count=1", "-failfast", "-timeout", "60s"}, packages...)
+	args := append([]string{"test", "-short", "-vet=off", "-count=1", "-failfast", "-timeout", "60s"},
+		strings.Fields(strings.Join(packages, " "))...)
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()

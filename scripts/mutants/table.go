@@ -3,7 +3,8 @@
 package main
 
 // mutant is one named bug: Old, which must stand exactly once in File, becomes
-// New. Tests are the packages whose tests must notice.
+// New. Tests are the packages whose tests must notice, each with flags behind it
+// if only some of its tests are meant.
 type mutant struct {
 	Name, File, Old, New string
 	Tests                []string
@@ -12,6 +13,11 @@ type mutant struct {
 var (
 	heartbeatTests = []string{"./agent/heartbeat"}
 	wireTests      = []string{"./agent/wire"}
+	fleetTests     = []string{"./conmgr -run Fleet"}
+	routeTests     = []string{"./conmgr -run Route"}
+	docketTests    = []string{"./watchdog -run Docket"}
+	admitTests     = []string{"./watchdog -run Admi"}
+	coverTests     = []string{"./watchdog -run Cover|Cut|Choose"}
 )
 
 const (
@@ -23,6 +29,15 @@ const (
 	hbSend      = "agent/heartbeat/send.go"
 	hbState     = "agent/heartbeat/state.go"
 	hbTransport = "agent/heartbeat/transport.go"
+	fleetStates = "conmgr/fleet_states.go"
+	fleetReport = "conmgr/fleet_report.go"
+	fleetSplit  = "conmgr/fleet_split.go"
+	route       = "conmgr/route.go"
+	docket      = "watchdog/docket.go"
+	docketJudge = "watchdog/docket_judge.go"
+	docketRules = "watchdog/docket_policy.go"
+	admission   = "watchdog/admission.go"
+	cover       = "watchdog/terminator_cover.go"
 	wFrame      = "agent/wire/frame.go"
 	wBeat       = "agent/wire/beat.go"
 )
@@ -82,4 +97,33 @@ var mutants = []mutant{
 	{"body length unchecked", wBeat, "if len(b) < instanceSize {", "if len(b) < 0 {", wireTests},
 	{"two fields change places", wBeat, "	dst = binary.BigEndian.AppendUint32(dst, v.Lost)\n	dst = binary.BigEndian.AppendUint32(dst, v.Received)", "	dst = binary.BigEndian.AppendUint32(dst, v.Received)\n	dst = binary.BigEndian.AppendUint32(dst, v.Lost)", wireTests},
 	{"other version accepted", wFrame, "if b[2] != Version {", "if b[2] > Version+1 {", wireTests},
+	// conmgr: what an instance is.
+	{"the agent's silence is the instance's death", fleetStates, "case evidence == DoorAnswers:", "case evidence == DoorAnswers && f.cfg.DoorEvery < 0:", fleetTests},
+	{"an old door answer counts", fleetStates, "if o.answered.After(c.LastValid) {", "if o.answered > 0 {", fleetTests},
+	{"a refused door is tolerated", fleetStates, "	case evidence == DoorRefused:\n		f.becomeFaulted(now, m, faultDown, c.Silence, out)\n", "	case evidence == DoorRefused:\n		f.becomeUnmonitored(now, m, \"\", out)\n", fleetTests},
+	{"agent_silence = fault ignored", fleetStates, "case f.cfg.AgentSilence == SilenceFault:\n		f.becomeFaulted(now, m, reason, c.Silence, out)", "case f.cfg.DoorEvery < 0:\n		f.becomeFaulted(now, m, reason, c.Silence, out)", fleetTests},
+	{"the same loss is told twice", fleetStates, "	m.bound = fault.Only != nil || !fault.Before.IsZero()\n", "", fleetTests},
+	{"a wrong system identifier passes", fleetReport, "if f.id != 0 && s.SystemID != f.id", "if f.id == 0 && s.SystemID != f.id", fleetTests},
+	{"a wrong port passes", fleetReport, "if s.Port != m.Port && (s.Port != 0 || prove) {", "if s.Port != m.Port && prove {", fleetTests},
+	{"a restarted postmaster goes unnoticed", fleetReport, "if old.StartUS == 0 || m.state.StartUS == old.StartUS {", "if old.StartUS == 0 || m.state.StartUS != 0 {", fleetTests},
+	{"the older timeline wins", fleetSplit, "case m.state.Timeline < f.split.top:", "case m.state.Timeline > f.split.top:", fleetTests},
+	// conmgr: routing.
+	{"a loser of the split is offered", "conmgr/view.go", "&& !v.Loser", "", append(routeTests, fleetTests...)},
+	{"read-only primaries take writers", route, "return s.Attribute == wire.AttributePrimary && !s.ReadOnly", "return s.Attribute == wire.AttributePrimary", routeTests},
+	{"down instances are offered", route, "if !in.Routable() || s.Status == wire.StatusDown {", "if !in.Routable() {", routeTests},
+	{"unmonitored before monitored", route, "		r += rankUnmonitored\n", "", routeTests},
+	// watchdog: warrants.
+	{"protected address armed", docket, "	if protected || d.policy.protects(c.Addr) {", "	if d.policy.protects(c.Addr) && !protected {", docketTests},
+	{"comeback ignored", docket, "	d.closeSite(now, r, out)\n", "", docketTests},
+	{"own pause does not soften", docketRules, "if a == Terminate && (ownPause || ", "if a == Terminate && (", docketTests},
+	{"BYE(leave) judged", docketRules, "	if r == wire.ReasonLeave {\n		return Ignore\n	}\n", "", docketTests},
+	{"a shared address is not spared", docketJudge, "case d.shielded(r):", "case d.shielded(r) && d.policy.DryRun:", docketTests},
+	{"a wait ends early", docketJudge, "	r.deadline = now.Add(r.timeout)\n	d.schedule(now, r)", "	r.deadline = now.Add(r.timeout / 2)\n	d.schedule(now, r)", docketTests},
+	{"kills while paused", docketJudge, "case !d.pausedUntil.IsZero() && now.Before(d.pausedUntil):", "case d.pausedUntil == mono.Never:", docketTests},
+	{"replication ends with a live host", docketRules, "return !hostAlive", "return true || hostAlive", docketTests},
+	{"warrant without backend_start", cover, "		case !c.covers(b.start):\n			out.newer++\n", "", coverTests},
+	{"warrant covers the agent itself", cover, "		case b.pid == snap.self || containsPID(own, b.pid):\n", "", coverTests},
+	{"a stranger may open a session", admission, "	if !a.allows(remote) {\n		return wire.CodeAddress, 0, false\n	}\n", "", admitTests},
+	{"no bound per address", admission, "n.PerAddress >= perAddress {", "n.PerAddress >= 10*perAddress {", admitTests},
+	{"timers without a lower bound", admission, "if interval <= 0 || interval < a.MinInterval {", "if interval <= 0 {", admitTests},
 }
