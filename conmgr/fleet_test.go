@@ -414,6 +414,14 @@ func TestFleetFarewellAsksTheDoorAtOnce(t *testing.T) {
 	r.door(2003, 0, 2000, DoorRefused)
 	r.wantFaults("0 down")
 	r.want(0, Faulted)
+
+	// The farewell is a sign of the kernel: a timeout of silence from there.
+	r = newFleetRig(t, fleetConfig(1))
+	r.arm(1000, 0, fleetPrimary(1))
+	r.session(2000, 0, wire.StateDown, wire.ReasonStop)
+	r.door(2003, 0, 2000, DoorAnswers)
+	r.run(3000)
+	r.wantDoors(fleetDoor{2000, 0}, fleetDoor{2300, 0})
 }
 
 func TestFleetUnmonitored(t *testing.T) {
@@ -510,6 +518,29 @@ func TestFleetUnmonitored(t *testing.T) {
 		r.run(2740)
 		r.wantDoors(fleetDoor{2740, 0})
 	})
+	t.Run("a tick a little late is no pause", func(t *testing.T) {
+		t.Parallel()
+		r := unmonitoredRig(t, fleetConfig(1))
+		r.now = 2450 + 75
+		r.collect(r.f.Tick)
+		r.wantDoors(fleetDoor{2525, 0})
+		r = unmonitoredRig(t, fleetConfig(1))
+		r.now = 2450 + 76
+		r.collect(r.f.Tick)
+		r.wantDoors()
+		r.run(2450 + 76 + 300)
+		r.wantDoors(fleetDoor{2826, 0})
+	})
+	t.Run("redials at a long interval keep a short timeout alive", func(t *testing.T) {
+		t.Parallel()
+		cfg := fleetConfig(1)
+		cfg.Interval, cfg.Timeout = 400*time.Millisecond, 300*time.Millisecond
+		r := unmonitoredRig(t, cfg)
+		for ms := 2500; ms <= 7000; ms += 400 {
+			r.kernel(ms, 0)
+		}
+		r.wantDoors()
+	})
 	t.Run("an own pause accuses nobody", func(t *testing.T) {
 		t.Parallel()
 		r := unmonitoredRig(t, fleetConfig(1))
@@ -581,6 +612,10 @@ func TestFleetRestart(t *testing.T) {
 	r.instance(6000, 0, reborn)
 	r.wantFaults("0 restart")
 
+	if n := r.logged("instance restarted"); n != 2 {
+		t.Errorf("%d restarts in the log, want those of an instance in use: %v", n, r.log)
+	}
+
 	// Restarted while the agent was away: those bound since then live on.
 	r = unmonitoredRig(t, fleetConfig(1))
 	r.arm(2400, 0, reborn)
@@ -588,6 +623,8 @@ func TestFleetRestart(t *testing.T) {
 		t.Errorf("faults %+v, want one for those bound before 2000 ms", r.faults)
 	}
 	r.wantFaults("0 restart before")
+	r.instance(9000, 0, fleetPrimary(1)) // and once more, before its eyes
+	r.wantFaults("0 restart")
 
 	// The agent was back in time, but with a new postmaster: all sessions.
 	r = lateRig(t, fleetConfig(1))
@@ -661,6 +698,10 @@ func TestFleetIgnorantAgentIsNone(t *testing.T) {
 	if in.Attribute != wire.AttributePrimary || !in.Paused {
 		t.Errorf("state %+v, want the role kept and the pause taken over", in)
 	}
+	// It cannot make conmgr knock more often by changing its mind.
+	r.instance(2010, 0, fleetPrimary(1))
+	r.instance(2020, 0, wire.Instance{})
+	r.wantDoors()
 	r.session(2100, 0, wire.StateLate, wire.ReasonLate)
 	r.session(2120, 0, wire.StateUp, wire.ReasonHeard)
 	r.want(0, Unmonitored)
