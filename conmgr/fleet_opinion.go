@@ -52,7 +52,6 @@ const jitterShare = 0.2
 // a doubt that has a deadline; one that an agent brings about by what it says is
 // not, so that no agent can make conmgr knock more often.
 type opinion struct {
-	since  mono.Instant // begin of the episode; older questions do not count
 	due    mono.Instant // the next question; Never for none
 	exempt bool         // the episode's first question is still to come
 
@@ -69,21 +68,21 @@ type opinion struct {
 }
 
 // begin opens an episode whose first question is due at the instant due.
-func (o *opinion) begin(now, due mono.Instant) {
-	o.since, o.due, o.exempt = now, due, true
+func (o *opinion) begin(due mono.Instant) {
+	o.due, o.exempt = due, true
 	o.open, o.answered, o.misses, o.silent = false, 0, 0, false
 }
 
 // beginAtLeisure opens an episode whose first question keeps its distance.
 func (o *opinion) beginAtLeisure(now mono.Instant) {
-	o.begin(now, mono.Never)
+	o.begin(mono.Never)
 	o.exempt = false
 	o.lives(now)
 	o.want(now)
 }
 
 // end closes the episode: nothing is asked any more.
-func (o *opinion) end() { o.due, o.exempt, o.open, o.answered = mono.Never, false, false, 0 }
+func (o *opinion) end() { o.due, o.exempt, o.open = mono.Never, false, false }
 
 // want asks for a question at the instant at, or as soon after it as the
 // distance allows.
@@ -104,10 +103,10 @@ func (o *opinion) ask(now mono.Instant, pause time.Duration) {
 // lives notes a sign of life of the host's kernel.
 func (o *opinion) lives(at mono.Instant) { o.life = max(o.life, at) }
 
-// take notes an outcome and reports whether it counts: a question of another
-// episode, a superseded one, and a second "no answer" do not.
+// take notes an outcome and reports whether it counts: that of a superseded
+// question and a second "no answer" do not.
 func (o *opinion) take(r DoorResult) bool {
-	if r.Asked.Before(o.since) || r.Asked.Before(o.asked) || o.asked.IsZero() {
+	if r.Asked.Before(o.asked) || o.asked.IsZero() {
 		return false
 	}
 	if !o.open && r.Outcome == DoorNoAnswer {
@@ -132,11 +131,7 @@ func (o *opinion) hopeless() bool {
 // forgive drops what the silence during an own pause seemed to say.
 func (o *opinion) forgive(now mono.Instant) {
 	o.lives(now)
-	o.silent = false
-	if o.open {
-		o.open = false
-		o.due = o.due.Min(max(now, o.notBefore))
-	}
+	o.open = false
 }
 
 // next is when the opinion wants to be looked at: the question that is due, or

@@ -121,19 +121,15 @@ func (f *Fleet) learn(now mono.Instant, out *Actions) {
 	}
 	for i := range f.members {
 		m := &f.members[i]
-		s := m.state
-		if m.mon == Monitored && m.fresh && s.Status == wire.StatusUp && s.Attribute == wire.AttributePrimary && s.SystemID != 0 {
-			f.id, out.Learned = s.SystemID, s.SystemID
+		if m.mon == Monitored && m.state.Attribute == wire.AttributePrimary && m.state.SystemID != 0 {
+			f.id, out.Learned = m.state.SystemID, m.state.SystemID
 			out.log(FleetInfo, "system identifier learned", "instance", m.name, "system_identifier", decimal(f.id))
 			break
 		}
 	}
 	for i := range f.members {
 		m := &f.members[i]
-		if m.mon == Unknown && !m.fresh {
-			continue
-		}
-		if why := f.foreign(m, m.state); why != "" && m.mon != Foreign {
+		if why := f.foreign(m, m.state); f.id != 0 && m.mon != Foreign && why != "" {
 			f.becomeForeign(now, m, why, out)
 		}
 	}

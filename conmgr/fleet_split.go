@@ -59,7 +59,7 @@ func (f *Fleet) decideSplit(now mono.Instant, out *Actions) {
 		}
 	}
 	winner := f.winner(best)
-	if len(best) == 1 && s.settled {
+	if s.settled && winner >= 0 {
 		s.incumbent = winner
 	}
 	for i := range f.members {

@@ -31,8 +31,12 @@ func TestFleetSplitHigherTimelineWins(t *testing.T) {
 	r.want(0, Faulted)
 	// Back as a primary it is stale from its first instant on.
 	r.arm(4000, 0, fleetPrimary(1))
+	r.kernel(4100, 0)
 	r.wantLosers(true, false)
 	r.wantFaults()
+	if n := r.logged("stale primary"); n != 2 {
+		t.Errorf("%d lines, want one each time: %v", n, r.log)
+	}
 	// And as a standby it serves again.
 	r.instance(5000, 0, fleetStandby())
 	r.wantLosers(false, false)
@@ -71,7 +75,7 @@ func TestFleetSplitEqualTimelines(t *testing.T) {
 		r := newFleetRig(t, fleetConfig(2))
 		r.arm(1000, 1, fleetPrimary(1))
 		r.arm(1000, 0, fleetStandby())
-		r.instance(2000, 0, fleetPrimary(1))
+		r.instance(1100, 0, fleetPrimary(1))
 		r.wantLosers(true, false)
 		r.wantFaults("0 role change standby read-only", "0 stale primary")
 		if why := r.view().Instances[0].Why; why != "stale primary: 1 db2:5432 was primary on timeline 1 before" {

@@ -126,7 +126,7 @@ func (f *Fleet) silence(now mono.Instant, m *member, c heartbeat.Change, out *Ac
 func (f *Fleet) doubt(now mono.Instant, m *member, c heartbeat.Change) {
 	o := &m.opinion
 	if c.From == wire.StateUp || c.Reason == wire.ReasonOwnPause {
-		o.begin(now, max(now, c.LastValid.Add(f.cfg.Timeout/2)))
+		o.begin(max(now, c.LastValid.Add(f.cfg.Timeout/2)))
 	}
 	if c.Reason == wire.ReasonDisconnect { // the RST or FIN is a sign of its kernel
 		o.lives(now)

@@ -137,7 +137,15 @@ func TestRouteRTT(t *testing.T) {
 	v.Instances[1].Monitoring = Monitored
 	step("and has lost the lead", 1000*us, 900*us, 0, 1)
 
+	step("0 leads", 1000*us, 1000*us, 0, 1)
+	v.Instances[0].Monitoring, v.Instances[1].Heartbeat = Unmonitored, wire.StateLate
+	step("the leader is unmonitored, the other late", 1000*us, 1000*us, 1, 0)
+	v.Instances[0].Monitoring, v.Instances[1].Heartbeat = Monitored, wire.StateUp
+	step("and has lost the lead, too", 1000*us, 1000*us, 1, 0)
+	step("0 leads", 500*us, 1000*us, 0, 1)
+
 	// Each target has a leader of its own.
+	step("0 keeps the lead of standby", 1000*us, 900*us, 0, 1)
 	if got, _ := r.Route(v, Any); !cmp.Equal(got, []int{1, 0, 2}) {
 		t.Errorf("any goes to %v", got)
 	}
