@@ -58,6 +58,7 @@ type app struct {
 	bound  bool
 	index  int
 	target Target
+	since  mono.Instant // of the binding
 	holder holder
 }
 
@@ -101,8 +102,8 @@ func (a *Apps) Bound(instance int) int {
 	return len(a.bound[instance])
 }
 
-// Fault ends every application bound to instance f.Index, respecting f.Only,
-// and returns how many were told. It does not wait for any of them. It records
+// Fault ends every application bound to instance f.Index, respecting f.Only and
+// f.Before, and returns how many were told. It does not wait for any of them. It records
 // the event itself.
 //
 // An application that was routed by a View older than f.At is refused when it
@@ -151,13 +152,19 @@ func (a *Apps) claim(f Fault) []holder {
 	}
 	victims := make([]holder, 0, len(a.bound[f.Index]))
 	for m := range a.bound[f.Index] {
-		if f.Only == nil || slices.Contains(f.Only, m.target) {
+		if f.concerns(m) {
 			victims = append(victims, m.holder)
 			a.unbindLocked(m)
 			m.state = "told"
 		}
 	}
 	return victims
+}
+
+// concerns reports whether f ends m, which is bound to its instance.
+func (f *Fault) concerns(m *app) bool {
+	return (f.Only == nil || slices.Contains(f.Only, m.target)) &&
+		(f.Before.IsZero() || m.since.Before(f.Before))
 }
 
 // inParallel calls do for each holder, on as many goroutines as there are
@@ -216,6 +223,7 @@ func (a *Apps) bind(m *app, index int, target Target, at mono.Instant, h holder)
 	}
 	a.unbindLocked(m)
 	m.bound, m.index, m.target, m.holder = true, index, target, h
+	m.since = a.server.opts.Clock()
 	set := a.bound[index]
 	if set == nil {
 		set = map[*app]struct{}{}

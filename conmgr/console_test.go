@@ -207,6 +207,19 @@ func TestRoleChange(t *testing.T) {
 	}
 }
 
+// A fault of an old life spares who was bound to the new one.
+func TestFaultBefore(t *testing.T) {
+	f := mustServe(t, nil)
+	old, young := mustConnect(t, f.tcp()), mustConnect(t, f.tcp())
+	mustExec(t, old, "TARGET primary")
+	lost := clock.Now()
+	mustExec(t, young, "TARGET primary")
+	if told := f.Apps().Fault(Fault{Index: 0, Reason: "restart", At: clock.Now(), Before: lost}); told != 1 {
+		t.Errorf("told %d, want 1", told)
+	}
+	mustExec(t, young, "SHOW STATUS")
+}
+
 // A session that is bound by a view older than the fault must not be missed.
 func TestFaultBetweenRouteAndBind(t *testing.T) {
 	f := mustServe(t, nil)
