@@ -8,6 +8,7 @@ import (
 	"net"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -33,6 +34,8 @@ type app struct {
 	conn *pgx.Conn
 	pid  uint32 // of its backend
 	ends chan appEnd
+
+	background sync.WaitGroup // for what was begun on the connection
 }
 
 // appEnd is how a statement ended.
@@ -65,12 +68,27 @@ func (w *world) openDirect(from *agenttest.Host, p *agenttest.Postgres) *app {
 }
 
 func (w *world) adopt(conn *pgx.Conn) *app {
+	a := &app{w: w, conn: conn, pid: conn.PgConn().PID(), ends: make(chan appEnd, 1)}
 	w.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
-		defer cancel()
-		_ = conn.Close(ctx)
+		a.background.Wait() // the end of the test has ended its statement
+		closeSoon(conn)
 	})
-	return &app{w: w, conn: conn, pid: conn.PgConn().PID(), ends: make(chan appEnd, 1)}
+	return a
+}
+
+// closeSoon closes a connection whose other end may be dead.
+func closeSoon(conn *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	_ = conn.Close(ctx)
+}
+
+// async does something that blocks; see ended.
+func (a *app) async(do func(context.Context) error) {
+	a.background.Go(func() {
+		err := do(a.w.Context())
+		a.ends <- appEnd{now(), err}
+	})
 }
 
 // exec runs a statement that the row promises to work.
@@ -93,18 +111,18 @@ func (a *app) value(sql string) string {
 
 // begin runs a statement that blocks; see ended.
 func (a *app) begin(sql string) {
-	go func() {
-		_, err := a.conn.Exec(a.w.Context(), sql)
-		a.ends <- appEnd{now(), err}
-	}()
+	a.async(func(ctx context.Context) error {
+		_, err := a.conn.Exec(ctx, sql)
+		return err
+	})
 }
 
 // idle waits for whatever comes on the idle connection; see ended.
 func (a *app) idle() {
-	go func() {
-		_, err := a.conn.WaitForNotification(a.w.Context())
-		a.ends <- appEnd{now(), err}
-	}()
+	a.async(func(ctx context.Context) error {
+		_, err := a.conn.WaitForNotification(ctx)
+		return err
+	})
 }
 
 // ended returns how the statement or the idling ended; the row fails when it

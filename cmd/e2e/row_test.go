@@ -42,6 +42,7 @@ type setup struct {
 	noConmgr          bool
 	postgres          map[string]string // postgresql.conf of both instances
 	fresh             bool              // db2 is a cluster of its own
+	agentsAway        bool              // see switchOffAgents
 	// impatient bounds every expectation, for variants that must fail.
 	impatient time.Duration
 }
