@@ -19,12 +19,16 @@ import (
 
 // connect opens a connection from a host with an unmodified driver.
 func (w *world) connect(h *agenttest.Host, addr string, port int) (*pgx.Conn, error) {
+	return w.connectWith(w.Context(), h, addr, port)
+}
+
+func (w *world) connectWith(ctx context.Context, h *agenttest.Host, addr string, port int) (*pgx.Conn, error) {
 	cfg, err := pgx.ParseConfig(fmt.Sprintf("host=%s port=%d user=postgres dbname=postgres connect_timeout=5", addr, port))
 	w.must(err)
 	cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		return h.Dial(ctx, network, addr)
 	}
-	return pgx.ConnectConfig(w.Context(), cfg)
+	return pgx.ConnectConfig(ctx, cfg)
 }
 
 // app is an application of the client host, connected through a pass-through
@@ -193,4 +197,22 @@ func (w *world) backends(p *agenttest.Postgres, client *agenttest.Host) int {
 		"SELECT count(*)::text FROM pg_stat_activity WHERE client_addr = $1", w.addr(client).String())[0])
 	w.must(err)
 	return n
+}
+
+// landsOn returns the address of the instance that a new connection through
+// conmgr reaches, "" when it reaches none within a moment.
+func (w *world) landsOn(port int) string {
+	w.Helper()
+	ctx, cancel := context.WithTimeout(w.Context(), 500*time.Millisecond)
+	defer cancel()
+	conn, err := w.connectWith(ctx, w.client, "127.0.0.1", port)
+	if err != nil {
+		return ""
+	}
+	defer closeSoon(conn)
+	var addr string
+	if err := conn.QueryRow(ctx, "SELECT host(inet_server_addr())").Scan(&addr); err != nil {
+		return ""
+	}
+	return addr
 }
