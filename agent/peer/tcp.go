@@ -134,6 +134,9 @@ func (s *stream) read() {
 			s.fail(fmt.Errorf("read from %s: connection closed by the peer", s.remote))
 			return
 		}
+		// What was read may have come after the pass was woken: an instant from
+		// before it came would bring the verdict forward.
+		s.loop.now = clock.Now()
 		budget -= n
 		s.deliver(buf[:kept+n])
 	}

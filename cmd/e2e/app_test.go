@@ -8,6 +8,7 @@ import (
 	"net"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -18,12 +19,16 @@ import (
 
 // connect opens a connection from a host with an unmodified driver.
 func (w *world) connect(h *agenttest.Host, addr string, port int) (*pgx.Conn, error) {
+	return w.connectWith(w.Context(), h, addr, port)
+}
+
+func (w *world) connectWith(ctx context.Context, h *agenttest.Host, addr string, port int) (*pgx.Conn, error) {
 	cfg, err := pgx.ParseConfig(fmt.Sprintf("host=%s port=%d user=postgres dbname=postgres connect_timeout=5", addr, port))
 	w.must(err)
 	cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		return h.Dial(ctx, network, addr)
 	}
-	return pgx.ConnectConfig(w.Context(), cfg)
+	return pgx.ConnectConfig(ctx, cfg)
 }
 
 // app is an application of the client host, connected through a pass-through
@@ -33,6 +38,8 @@ type app struct {
 	conn *pgx.Conn
 	pid  uint32 // of its backend
 	ends chan appEnd
+
+	background sync.WaitGroup // for what was begun on the connection
 }
 
 // appEnd is how a statement ended.
@@ -65,12 +72,27 @@ func (w *world) openDirect(from *agenttest.Host, p *agenttest.Postgres) *app {
 }
 
 func (w *world) adopt(conn *pgx.Conn) *app {
+	a := &app{w: w, conn: conn, pid: conn.PgConn().PID(), ends: make(chan appEnd, 1)}
 	w.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
-		defer cancel()
-		_ = conn.Close(ctx)
+		a.background.Wait() // the end of the test has ended its statement
+		closeSoon(conn)
 	})
-	return &app{w: w, conn: conn, pid: conn.PgConn().PID(), ends: make(chan appEnd, 1)}
+	return a
+}
+
+// closeSoon closes a connection whose other end may be dead.
+func closeSoon(conn *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	_ = conn.Close(ctx)
+}
+
+// async does something that blocks; see ended.
+func (a *app) async(do func(context.Context) error) {
+	a.background.Go(func() {
+		err := do(a.w.Context())
+		a.ends <- appEnd{now(), err}
+	})
 }
 
 // exec runs a statement that the row promises to work.
@@ -93,18 +115,18 @@ func (a *app) value(sql string) string {
 
 // begin runs a statement that blocks; see ended.
 func (a *app) begin(sql string) {
-	go func() {
-		_, err := a.conn.Exec(a.w.Context(), sql)
-		a.ends <- appEnd{now(), err}
-	}()
+	a.async(func(ctx context.Context) error {
+		_, err := a.conn.Exec(ctx, sql)
+		return err
+	})
 }
 
 // idle waits for whatever comes on the idle connection; see ended.
 func (a *app) idle() {
-	go func() {
-		_, err := a.conn.WaitForNotification(a.w.Context())
-		a.ends <- appEnd{now(), err}
-	}()
+	a.async(func(ctx context.Context) error {
+		_, err := a.conn.WaitForNotification(ctx)
+		return err
+	})
 }
 
 // ended returns how the statement or the idling ended; the row fails when it
@@ -175,4 +197,22 @@ func (w *world) backends(p *agenttest.Postgres, client *agenttest.Host) int {
 		"SELECT count(*)::text FROM pg_stat_activity WHERE client_addr = $1", w.addr(client).String())[0])
 	w.must(err)
 	return n
+}
+
+// landsOn returns the address of the instance that a new connection through
+// conmgr reaches, "" when it reaches none within a moment.
+func (w *world) landsOn(port int) string {
+	w.Helper()
+	ctx, cancel := context.WithTimeout(w.Context(), 500*time.Millisecond)
+	defer cancel()
+	conn, err := w.connectWith(ctx, w.client, "127.0.0.1", port)
+	if err != nil {
+		return ""
+	}
+	defer closeSoon(conn)
+	var addr string
+	if err := conn.QueryRow(ctx, "SELECT host(inet_server_addr())").Scan(&addr); err != nil {
+		return ""
+	}
+	return addr
 }

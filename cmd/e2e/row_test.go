@@ -42,6 +42,7 @@ type setup struct {
 	noConmgr          bool
 	postgres          map[string]string // postgresql.conf of both instances
 	fresh             bool              // db2 is a cluster of its own
+	agentsAway        bool              // see switchOffAgents
 	// impatient bounds every expectation, for variants that must fail.
 	impatient time.Duration
 }
@@ -105,10 +106,11 @@ type failed struct{ why string }
 func runRow(t *testing.T, r row, s setup, variant string) (why string) {
 	t.Helper()
 	w := newWorld(t, s)
+	outcome := "broken: trouble with the lab"
 	defer func() {
 		switch x := recover().(type) {
 		case nil:
-			results.add(r.name, variant, "passed", w.measured)
+			results.add(r.name, variant, outcome, w.measured)
 		case failed:
 			why = x.why
 			results.add(r.name, variant, "failed: "+why, w.measured)
@@ -117,6 +119,7 @@ func runRow(t *testing.T, r row, s setup, variant string) (why string) {
 		}
 	}()
 	r.run(w)
+	outcome = "passed"
 	return ""
 }
 

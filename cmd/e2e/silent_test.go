@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -22,17 +23,20 @@ func TestSilentServer(t *testing.T) {
 			inTransaction.idle()
 			reader.begin("SELECT pg_sleep(3600)")
 			idle.idle()
+			watcher := w.target("primary")
+			writer := w.stuckWriter()
 			agenttest.MustFault(w, w.db1.Cut)
 			for _, a := range []struct {
 				what string
 				app  *app
-			}{{"blocked read", reader}, {"idle", idle}, {"idle in transaction", inTransaction}} {
+			}{{"blocked read", reader}, {"idle", idle}, {"idle in transaction", inTransaction}, {"blocked write", writer}} {
 				end := a.app.ended(a.what)
 				if end.err == nil {
 					w.failf("%s: ended without an error", a.what)
 				}
 				w.expectVerdict(a.what, w.lastFrame(w.client, w.db1), end.at, w.timeout)
 			}
+			w.expectVerdict("console", w.lastFrame(w.client, w.db1), watcher.ended("console").at, w.timeout)
 			_, err := w.standby.Promote(w.Context())
 			w.must(err)
 			promoted := now()
@@ -42,6 +46,21 @@ func TestSilentServer(t *testing.T) {
 			w.measure("promotion to connect", now().Sub(promoted))
 		},
 	})
+}
+
+// stuckWriter is an application that waits for room in its socket: it copies
+// into a table that is locked.
+func (w *world) stuckWriter() *app {
+	w.Helper()
+	agenttest.MustExec(w, w.primary, "CREATE TABLE lines (line text)")
+	blocker := w.openDirect(w.db1, w.primary)
+	blocker.exec("BEGIN; LOCK TABLE lines")
+	writer := w.open(portPrimary)
+	writer.copyIn("lines")
+	w.expect("the writer waits for the lock", func() bool {
+		return agenttest.MustQuery(w, w.primary, fmt.Sprintf("SELECT count(*)::text FROM pg_locks WHERE pid = %d AND NOT granted", writer.pid))[0] == "1"
+	})
+	return writer
 }
 
 // The client host vanishes: its backends end and their locks are free.

@@ -211,3 +211,16 @@ func (w *world) lastFrame(at, from *agenttest.Host) mono.Instant {
 
 // now is the boot-time clock.
 func now() mono.Instant { return clock.Now() }
+
+// switchOffAgents stops the agents' processes where the variant is without them.
+// Their sockets stay, so conmgr sees nothing but silence.
+func (w *world) switchOffAgents() {
+	w.Helper()
+	if !w.agentsAway {
+		return
+	}
+	for _, a := range []*agenttest.Process{w.agent1, w.agent2} {
+		_, err := a.Pause()
+		w.must(err)
+	}
+}
