@@ -104,11 +104,11 @@ func TestShowApplicationsOfStranger(t *testing.T) {
 func TestEventRing(t *testing.T) {
 	var r eventRing
 	for i := range maxEvents + 3 {
-		r.add(Event{Instance: i})
+		r.add(Event{Applications: i})
 	}
 	list := r.all()
-	if len(list) != maxEvents || list[0].Instance != 3 || list[maxEvents-1].Instance != maxEvents+2 {
-		t.Errorf("%d events, %d to %d", len(list), list[0].Instance, list[len(list)-1].Instance)
+	if len(list) != maxEvents || list[0].Applications != 3 || list[maxEvents-1].Applications != maxEvents+2 {
+		t.Errorf("%d events, %d to %d", len(list), list[0].Applications, list[len(list)-1].Applications)
 	}
 }
 

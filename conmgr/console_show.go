@@ -125,7 +125,7 @@ func showConfig(list []ConfigRow) []row {
 func showEvents(list []Event) []row {
 	rows := make([]row, 0, len(list))
 	for _, e := range list {
-		rows = append(rows, row{rfc3339(e.At), e.Kind, positive(int64(e.Instance)), e.Reason,
+		rows = append(rows, row{rfc3339(e.At), e.Kind, instanceNumber(e.Instance), e.Reason,
 			positive(e.Silence.Milliseconds()), int64(e.Applications), e.Detail})
 	}
 	return rows
@@ -145,6 +145,13 @@ func positive(n int64) any {
 		return nil
 	}
 	return n
+}
+
+func instanceNumber(n *int) any {
+	if n == nil {
+		return nil
+	}
+	return int64(*n)
 }
 
 func onOff(b bool) string {

@@ -399,3 +399,11 @@ func TestControlSocket(t *testing.T) {
 	}
 	_ = control.Close(t.Context())
 }
+
+// Instances count from 0: that number is not "none".
+func TestEventsOfInstanceZero(t *testing.T) {
+	rows := showEvents([]Event{{Kind: "fault", Instance: new(0)}, {Kind: "shutdown"}})
+	if rows[0][2] != int64(0) || rows[1][2] != nil {
+		t.Errorf("instances %v and %v, want 0 and NULL", rows[0][2], rows[1][2])
+	}
+}

@@ -12,8 +12,9 @@ import (
 	"github.com/pgconmgr/pgconmgr/agent/agenttest"
 )
 
-// heartbeat is quick enough to watch and slow enough for a laptop.
-var heartbeat = map[string]string{
+// params are heartbeats quick enough to watch and slow enough for a laptop, and
+// a pass-through port to each role.
+var params = map[string]string{
 	"heartbeat_interval": "250ms", "heartbeat_timeout": "1s",
 	"proxy_listen": "'27551:primary, 27552:standby'",
 }
@@ -49,7 +50,7 @@ func (k *keeper) startConmgrs(ctx context.Context) error {
 			if strings.HasPrefix(h.Name, "db") {
 				continue
 			}
-			c, err := h.NewConmgr(agenttest.ConmgrOptions{Instances: k.instances, Params: heartbeat})
+			c, err := h.NewConmgr(agenttest.ConmgrOptions{Instances: k.instances, Params: params})
 			if err != nil {
 				return err
 			}

@@ -151,8 +151,8 @@ func (k *keeper) answer(ctx context.Context, conn net.Conn) {
 func (k *keeper) hints() string {
 	const text = `the lab is up; try
   lab status
-  lab exec client psql -h localhost -p 27546 -d conmgr -c 'SHOW INSTANCES'
-  lab exec client psql -h localhost -p 27551 -U postgres    # the primary; try SELECT pg_sleep(1000)
+  lab exec client psql -h localhost -p 27546 conmgr -c 'SHOW INSTANCES'
+  lab exec client psql -h localhost -p 27551 -U postgres    # and SELECT pg_sleep(1000)
   lab cut db1         # the primary dies without a word
   lab promote db2
   lab bring-back db1
