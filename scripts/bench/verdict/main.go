@@ -138,6 +138,8 @@ func (b *bench) runAll(ctx context.Context, chosen []trial) error {
 }
 
 func (b *bench) runTrial(ctx context.Context, t trial) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	w, err := newWorld(ctx, t)
 	if err != nil {
 		return err

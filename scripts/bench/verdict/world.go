@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -89,20 +91,22 @@ func (w *world) start(ctx context.Context, t trial) (err error) {
 		return err
 	}
 	if t.load == loadBusy {
-		return w.makeBusy()
+		return makeBusy(ctx)
 	}
 	return nil
 }
 
-// makeBusy keeps every processor busy at ordinary priority.
-func (w *world) makeBusy() error {
-	for i := range runtime.NumCPU() {
-		_, err := w.client.Start(agenttest.Spec{
-			Name: fmt.Sprintf("loop%d", i), Path: "/bin/sh", Args: []string{"-c", "while :; do :; done"},
-		})
-		if err != nil {
+// makeBusy keeps every processor busy at ordinary priority until ctx ends. Each
+// loop has a session of its own, as each service of a machine has: where the
+// kernel shares time out by session, the daemons must not pay for the loops.
+func makeBusy(ctx context.Context) error {
+	for range runtime.NumCPU() {
+		loop := exec.CommandContext(ctx, "/bin/sh", "-c", "while :; do :; done")
+		loop.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
+		if err := loop.Start(); err != nil {
 			return err
 		}
+		go func() { _ = loop.Wait() }()
 	}
 	return nil
 }
