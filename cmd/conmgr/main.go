@@ -106,7 +106,9 @@ func start(e env, path string) error {
 	if err != nil {
 		return err
 	}
-	log, err := newLogger(e, config)
+	stderr := cli.NewQueue(e.stderr)
+	defer stderr.Close()
+	log, err := newLogger(e, config, stderr)
 	if err != nil {
 		return err
 	}
@@ -123,13 +125,13 @@ func start(e env, path string) error {
 	return err
 }
 
-func newLogger(e env, c *conmgr.Config) (*slog.Logger, error) {
+func newLogger(e env, c *conmgr.Config, stderr *cli.Queue) (*slog.Logger, error) {
 	o := cli.LogOptions{Level: c.LogMinMessages, LevelName: conmgr.LevelName, Getenv: e.getenv}
 	if c.LogStderr {
-		o.Stderr = e.stderr
+		o.Stderr = stderr
 	}
 	if c.LogSyslog {
-		o.Syslog = cli.NewSyslog(c.SyslogFacility, c.SyslogIdent, conmgr.SyslogSeverity, e.stderr)
+		o.Syslog = cli.NewSyslog(c.SyslogFacility, c.SyslogIdent, conmgr.SyslogSeverity, stderr)
 	}
 	return cli.NewLogger(o)
 }

@@ -52,7 +52,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 }
 
 func serve(o *options, stderr io.Writer) error {
-	log, err := cli.NewLogger(cli.LogOptions{Stderr: stderr, Format: o.logFormat, Level: o.logLevel})
+	queue := cli.NewQueue(stderr)
+	defer queue.Close()
+	log, err := cli.NewLogger(cli.LogOptions{Stderr: queue, Format: o.logFormat, Level: o.logLevel})
 	if err != nil {
 		return err
 	}
@@ -66,6 +68,8 @@ func serve(o *options, stderr io.Writer) error {
 	unix.Umask(0o077)
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
+	// Otherwise a closed pipe behind stderr would kill (see os/signal, SIGPIPE).
+	signal.Ignore(unix.SIGPIPE)
 	context.AfterFunc(ctx, func() {
 		stop() // the next signal kills
 		notify(log, daemon.SdNotifyStopping)

@@ -25,7 +25,7 @@ const (
 
 // LogOptions say where messages go. The zero value writes nothing.
 type LogOptions struct {
-	Stderr    io.Writer // nil: not to stderr
+	Stderr    io.Writer // nil: not to stderr; daemons put a Queue in front
 	Syslog    *Syslog   // nil: not to syslog
 	Format    string    // of stderr; empty is FormatAuto
 	Level     slog.Leveler
@@ -56,10 +56,25 @@ func NewLogger(o LogOptions) (*slog.Logger, error) {
 	if o.Syslog != nil {
 		handlers = append(handlers, newLineHandler(o.Level, o.LevelName, o.Syslog.write))
 	}
+	log := slog.New(slog.NewMultiHandler(handlers...))
 	if len(handlers) == 1 {
-		return slog.New(handlers[0]), nil
+		log = slog.New(handlers[0])
 	}
-	return slog.New(slog.NewMultiHandler(handlers...)), nil
+	if q, ok := o.Stderr.(*Queue); ok {
+		q.onLoss(func(lost int) {
+			log.Warn("log messages lost: they were not taken from stderr in time", "lost", lost)
+		})
+	}
+	return log, nil
+}
+
+// file is the file behind a writer, nil when there is none.
+func file(w io.Writer) *os.File {
+	if q, ok := w.(*Queue); ok {
+		w = q.w
+	}
+	f, _ := w.(*os.File)
+	return f
 }
 
 func stderrHandler(o LogOptions) (slog.Handler, error) {
@@ -120,8 +135,8 @@ func colorLevel(name func(slog.Level) string) func(slog.Level) slog.Attr {
 
 // isTerminal reports whether w is a terminal (TCGETS works on nothing else).
 func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
+	f := file(w)
+	if f == nil {
 		return false
 	}
 	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
@@ -132,8 +147,8 @@ func isTerminal(w io.Writer) bool {
 // systemd.exec(5) asks for: the variable alone is inherited by programs whose
 // stderr is a file.
 func isJournal(w io.Writer, stream string) bool {
-	f, ok := w.(*os.File)
-	if !ok || stream == "" {
+	f := file(w)
+	if f == nil || stream == "" {
 		return false
 	}
 	info, err := f.Stat()
