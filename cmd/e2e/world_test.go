@@ -98,6 +98,20 @@ func (w *world) addr(h *agenttest.Host) netip.Addr {
 // startConmgr starts a conmgr on a host for the world's instances.
 func (w *world) startConmgr(h *agenttest.Host, change map[string]string) *agenttest.Conmgr {
 	w.Helper()
+	return w.startConmgrAs(h, "", change)
+}
+
+// startConmgrAs starts a conmgr with a name that tells several on one host apart.
+func (w *world) startConmgrAs(h *agenttest.Host, name string, change map[string]string) *agenttest.Conmgr {
+	w.Helper()
+	cm, err := h.NewConmgr(agenttest.ConmgrOptions{Name: name, Params: w.conmgrParams(change)})
+	w.must(err)
+	w.must(cm.Start(w.Context()))
+	return cm
+}
+
+// conmgrParams is a conmgr.conf for the world's instances.
+func (w *world) conmgrParams(change map[string]string) map[string]string {
 	params := map[string]string{
 		"heartbeat_interval": millis(w.interval), "heartbeat_timeout": millis(w.timeout),
 		"heartbeat_connect_timeout": "2s",
@@ -110,10 +124,7 @@ func (w *world) startConmgr(h *agenttest.Host, change map[string]string) *agentt
 	}
 	maps.Copy(params, w.setup.conmgr)
 	maps.Copy(params, change)
-	cm, err := h.NewConmgr(agenttest.ConmgrOptions{Params: params})
-	w.must(err)
-	w.must(cm.Start(w.Context()))
-	return cm
+	return params
 }
 
 // millis writes a duration as the configuration files take it.
