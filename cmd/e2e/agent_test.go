@@ -38,10 +38,17 @@ func (w *world) expectMonitored() {
 // The agent is killed and started again: nobody notices, here or there.
 func TestAgentRestart(t *testing.T) {
 	prove(t, row{
-		name: "agent-restart", with: alone, off: silenceIsFault, seconds: true,
+		name: "agent-restart", with: alone, seconds: true,
+		off: func(s *setup) { // not in time
+			silenceIsFault(s)
+			s.away = 3 * s.timeout
+		},
 		run: func(w *world) {
 			apps, direct := w.crowd(w.through(portPrimary)), w.crowd(w.directly(w.client, w.primary))
 			agenttest.MustFault(w, w.agent1.Kill)
+			w.expectNever("unmonitored, though the agent may be back in time", w.away, func() bool {
+				return w.monitoring(w.cm, w.db1) == "unmonitored"
+			})
 			started := now()
 			w.agent1 = w.startAgent(w.primary)
 			w.expect("heard of the new agent", func() bool {

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgconmgr/pgconmgr/agent/agenttest"
 	"github.com/pgconmgr/pgconmgr/agent/mono"
@@ -18,7 +20,11 @@ import (
 
 // connect opens a connection from a host with an unmodified driver.
 func (w *world) connect(h *agenttest.Host, addr string, port int) (*pgx.Conn, error) {
-	cfg, err := pgx.ParseConfig(fmt.Sprintf("host=%s port=%d user=postgres dbname=postgres connect_timeout=5", addr, port))
+	return w.connectAs("postgres", h, addr, port)
+}
+
+func (w *world) connectAs(user string, h *agenttest.Host, addr string, port int) (*pgx.Conn, error) {
+	cfg, err := pgx.ParseConfig(fmt.Sprintf("host=%s port=%d user=%s dbname=postgres connect_timeout=5", addr, port, user))
 	w.must(err)
 	cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		return h.Dial(ctx, network, addr)
@@ -37,19 +43,31 @@ type app struct {
 
 // appEnd is how a statement ended.
 type appEnd struct {
-	at  mono.Instant
-	err error
+	at      mono.Instant
+	err     error
+	payload string // of the last notification before; see listen
+}
+
+// code is the SQLSTATE of the error, "" when the server did not send one.
+func (e appEnd) code() string {
+	if refused, ok := errors.AsType[*pgconn.PgError](e.err); ok {
+		return refused.Code
+	}
+	return ""
 }
 
 // open connects through conmgr; the row fails when that does not work.
 func (w *world) open(port int) *app { return w.openFrom(w.client, port) }
 
-func (w *world) openFrom(h *agenttest.Host, port int) *app {
+func (w *world) openFrom(h *agenttest.Host, port int) *app { return w.openAs("postgres", h, port) }
+
+// openAs connects as a user through the conmgr of a host.
+func (w *world) openAs(user string, h *agenttest.Host, port int) *app {
 	w.Helper()
 	var conn *pgx.Conn
 	w.expect(fmt.Sprintf("a connection through port %d", port), func() (ok bool) {
 		var err error
-		conn, err = w.connect(h, "127.0.0.1", port)
+		conn, err = w.connectAs(user, h, "127.0.0.1", port)
 		return err == nil
 	})
 	return w.adopt(conn)
@@ -95,7 +113,7 @@ func (a *app) value(sql string) string {
 func (a *app) begin(sql string) {
 	go func() {
 		_, err := a.conn.Exec(a.w.Context(), sql)
-		a.ends <- appEnd{now(), err}
+		a.ends <- appEnd{at: now(), err: err}
 	}()
 }
 
@@ -103,8 +121,32 @@ func (a *app) begin(sql string) {
 func (a *app) idle() {
 	go func() {
 		_, err := a.conn.WaitForNotification(a.w.Context())
-		a.ends <- appEnd{now(), err}
+		a.ends <- appEnd{at: now(), err: err}
 	}()
+}
+
+// listen waits for the end of the connection and keeps what is notified before;
+// see ended.
+func (a *app) listen() {
+	go func() {
+		payload := ""
+		for {
+			n, err := a.conn.WaitForNotification(a.w.Context())
+			if err != nil {
+				a.ends <- appEnd{now(), err, payload}
+				return
+			}
+			payload = n.Payload
+		}
+	}()
+}
+
+// leave resets the connection, whatever goes on in it. A mere close would not do
+// for a statement in progress: the server looks at its socket when that is over.
+func (a *app) leave() {
+	conn := a.conn.PgConn().Conn().(*net.TCPConn)
+	_ = conn.SetLinger(0)
+	_ = conn.Close()
 }
 
 // ended returns how the statement or the idling ended; the row fails when it

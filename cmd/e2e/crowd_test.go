@@ -3,9 +3,12 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -91,10 +94,12 @@ func (c *crowd) expectErrors(what string) (last appEnd) {
 	return last
 }
 
+func (c *crowd) all() []*app { return slices.Concat(c.waiting, c.idle) }
+
 // pids are the backends of the crowd.
 func (c *crowd) pids() []uint32 {
 	var pids []uint32
-	for _, a := range append(c.waiting, c.idle...) {
+	for _, a := range c.all() {
 		pids = append(pids, a.pid)
 	}
 	return pids
@@ -145,4 +150,24 @@ func (w *world) resume(pid uint32) { _ = syscall.Kill(int(pid), syscall.SIGCONT)
 func (w *world) startSecond(h *agenttest.Host, name string, port int, proxies string) *agenttest.Conmgr {
 	w.Helper()
 	return w.startConmgrAs(h, name, map[string]string{"port": fmt.Sprint(port), "proxy_listen": "'" + proxies + "'"})
+}
+
+// newConmgr makes a conmgr's directory for the world's instances.
+func (w *world) newConmgr(h *agenttest.Host, change map[string]string) *agenttest.Conmgr {
+	w.Helper()
+	cm, err := h.NewConmgr(agenttest.ConmgrOptions{Params: w.conmgrParams(change)})
+	w.must(err)
+	return cm
+}
+
+// exitCode is that of a command.
+func exitCode(w *world, err error) int {
+	if err == nil {
+		return 0
+	}
+	exit, ok := errors.AsType[*exec.ExitError](err)
+	if !ok {
+		w.must(err)
+	}
+	return exit.ExitCode()
 }
