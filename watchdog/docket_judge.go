@@ -10,14 +10,28 @@ import (
 	"github.com/pgconmgr/pgconmgr/agent/mono"
 )
 
+// leastWait is the shortest wait of the policy. A conmgr whose session ended
+// tries again after heartbeat_connect_interval, 1 s by default, and its SYN may
+// get lost once: with a timeout of less no living conmgr could ever come back.
+const leastWait = 3 * time.Second
+
 // wait gives a relation one timeout from now to come back. granted says that
 // this is the policy's wait; the wait of a restored client is not, the policy
 // is asked when it is over.
 func (d *Docket) wait(now mono.Instant, r *relation, granted bool, out *Orders) {
 	r.state, r.granted = relationWaiting, granted
-	r.deadline = now.Add(r.timeout)
+	r.deadline = now.Add(waitOf(r))
 	d.schedule(now, r)
 	out.Persist = true
+}
+
+// waitOf is how long a waiting relation has to come back. A restored one has its
+// timeout alone: its conmgr, which missed the agent, tries every interval.
+func waitOf(r *relation) time.Duration {
+	if r.granted {
+		return max(r.timeout, leastWait)
+	}
+	return r.timeout
 }
 
 // quarter is the step in which a wait is watched.
@@ -32,7 +46,7 @@ func (d *Docket) schedule(now mono.Instant, r *relation) {
 func (d *Docket) expiredWait(now mono.Instant, r *relation, out *Orders) {
 	if now.Sub(r.wake) > quarter(r) {
 		r.ownPause = true
-		r.deadline = now.Add(r.timeout)
+		r.deadline = now.Add(waitOf(r))
 		d.event(now, DocketWaiting, r, out)
 	}
 	switch {

@@ -372,6 +372,28 @@ func TestDocketRestore(t *testing.T) {
 
 func sameAddr(a, b netip.Addr) bool { return a == b }
 
+// TestDocketLeastWait: a conmgr with a timeout of less than the pause between its
+// attempts has time to come back; a restored one, which tries all the time, has
+// its timeout.
+func TestDocketLeastWait(t *testing.T) {
+	const short = 300 * time.Millisecond
+	client := Client{Addr: hostA, Conmgr: conmgr1}
+	s := newStory(t, PolicyConfig{OnDisconnect: Wait})
+	s.d.Armed(s.now, 1, client, short, short/3, false, &s.out)
+	s.ended(1, wire.ReasonDisconnect)
+	s.pass(leastWait - 1)
+	s.want(0, 0)
+	s.pass(1)
+	s.want(1, 0)
+
+	s = newStory(t, PolicyConfig{})
+	s.d.Restore(s.now, []ArmedRecord{{Client: client, Timeout: short}}, &s.out)
+	s.pass(short - 1)
+	s.want(0, 0)
+	s.pass(1)
+	s.want(1, 0)
+}
+
 // TestDocketFreeze: a wait that the agent slept through starts anew, however
 // short of its end the agent woke.
 func TestDocketFreeze(t *testing.T) {

@@ -39,7 +39,7 @@ Options:
   -m, --mode=MODE        how to stop (default fast):
                            smart      when no application is left
                            fast       disconnect the applications
-                           immediate  at once, without a word to anybody
+                           immediate  at once, without a word to them
   -i, --info=WHAT        what to show (default all)
       --json             one JSON object
   -V, --version          print the version and exit

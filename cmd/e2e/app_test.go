@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgconmgr/pgconmgr/agent/agenttest"
 	"github.com/pgconmgr/pgconmgr/agent/mono"
@@ -19,11 +21,11 @@ import (
 
 // connect opens a connection from a host with an unmodified driver.
 func (w *world) connect(h *agenttest.Host, addr string, port int) (*pgx.Conn, error) {
-	return w.connectWith(w.Context(), h, addr, port)
+	return w.connectAs(w.Context(), "postgres", h, addr, port)
 }
 
-func (w *world) connectWith(ctx context.Context, h *agenttest.Host, addr string, port int) (*pgx.Conn, error) {
-	cfg, err := pgx.ParseConfig(fmt.Sprintf("host=%s port=%d user=postgres dbname=postgres connect_timeout=5", addr, port))
+func (w *world) connectAs(ctx context.Context, user string, h *agenttest.Host, addr string, port int) (*pgx.Conn, error) {
+	cfg, err := pgx.ParseConfig(fmt.Sprintf("host=%s port=%d user=%s dbname=postgres connect_timeout=5", addr, port, user))
 	w.must(err)
 	cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		return h.Dial(ctx, network, addr)
@@ -44,19 +46,31 @@ type app struct {
 
 // appEnd is how a statement ended.
 type appEnd struct {
-	at  mono.Instant
-	err error
+	at      mono.Instant
+	err     error
+	payload string // of the last notification before; see listen
+}
+
+// code is the SQLSTATE of the error, "" when the server did not send one.
+func (e appEnd) code() string {
+	if refused, ok := errors.AsType[*pgconn.PgError](e.err); ok {
+		return refused.Code
+	}
+	return ""
 }
 
 // open connects through conmgr; the row fails when that does not work.
 func (w *world) open(port int) *app { return w.openFrom(w.client, port) }
 
-func (w *world) openFrom(h *agenttest.Host, port int) *app {
+func (w *world) openFrom(h *agenttest.Host, port int) *app { return w.openAs("postgres", h, port) }
+
+// openAs connects as a user through the conmgr of a host.
+func (w *world) openAs(user string, h *agenttest.Host, port int) *app {
 	w.Helper()
 	var conn *pgx.Conn
 	w.expect(fmt.Sprintf("a connection through port %d", port), func() (ok bool) {
 		var err error
-		conn, err = w.connect(h, "127.0.0.1", port)
+		conn, err = w.connectAs(w.Context(), user, h, "127.0.0.1", port)
 		return err == nil
 	})
 	return w.adopt(conn)
@@ -91,7 +105,7 @@ func closeSoon(conn *pgx.Conn) {
 func (a *app) async(do func(context.Context) error) {
 	a.background.Go(func() {
 		err := do(a.w.Context())
-		a.ends <- appEnd{now(), err}
+		a.ends <- appEnd{at: now(), err: err}
 	})
 }
 
@@ -127,6 +141,30 @@ func (a *app) idle() {
 		_, err := a.conn.WaitForNotification(ctx)
 		return err
 	})
+}
+
+// listen waits for the end of the connection and keeps what is notified before;
+// see ended.
+func (a *app) listen() {
+	go func() {
+		payload := ""
+		for {
+			n, err := a.conn.WaitForNotification(a.w.Context())
+			if err != nil {
+				a.ends <- appEnd{now(), err, payload}
+				return
+			}
+			payload = n.Payload
+		}
+	}()
+}
+
+// leave resets the connection, whatever goes on in it. A mere close would not do
+// for a statement in progress: the server looks at its socket when that is over.
+func (a *app) leave() {
+	conn := a.conn.PgConn().Conn().(*net.TCPConn)
+	_ = conn.SetLinger(0)
+	_ = conn.Close()
 }
 
 // ended returns how the statement or the idling ended; the row fails when it
@@ -205,7 +243,7 @@ func (w *world) landsOn(port int) string {
 	w.Helper()
 	ctx, cancel := context.WithTimeout(w.Context(), 500*time.Millisecond)
 	defer cancel()
-	conn, err := w.connectWith(ctx, w.client, "127.0.0.1", port)
+	conn, err := w.connectAs(ctx, "postgres", w.client, "127.0.0.1", port)
 	if err != nil {
 		return ""
 	}

@@ -16,9 +16,6 @@ import (
 	"github.com/pgconmgr/pgconmgr/agent/agenttest"
 )
 
-// portConsole is the application port.
-const portConsole = 27546
-
 // bound is an application of the client host that asked the console for an
 // instance and watches that session.
 type bound struct {
@@ -83,7 +80,7 @@ func (w *world) target(attribute string) *bound {
 		if err == nil { // the error follows the notification
 			err = conn.PgConn().WaitForNotification(w.Context())
 		}
-		b.ends <- boundEnd{appEnd{now(), err}, fault}
+		b.ends <- boundEnd{appEnd{at: now(), err: err}, fault}
 	}()
 	return b
 }
@@ -121,8 +118,8 @@ func (endless) Read(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// copyIn writes rows without end; see ended.
-func (a *app) copyIn(table string) {
+// pour writes rows without end; see ended.
+func (a *app) pour(table string) {
 	a.async(func(ctx context.Context) error {
 		_, err := a.conn.PgConn().CopyFrom(ctx, endless{}, "COPY "+table+" FROM STDIN")
 		return err

@@ -43,6 +43,8 @@ type setup struct {
 	postgres          map[string]string // postgresql.conf of both instances
 	fresh             bool              // db2 is a cluster of its own
 	agentsAway        bool              // see switchOffAgents
+	away              time.Duration     // how long the row leaves something away
+	stopMode          string            // of cm_ctl stop, instead of the row's own
 	// impatient bounds every expectation, for variants that must fail.
 	impatient time.Duration
 }

@@ -56,31 +56,9 @@ func (w *world) stuckWriter() *app {
 	blocker := w.openDirect(w.db1, w.primary)
 	blocker.exec("BEGIN; LOCK TABLE lines")
 	writer := w.open(portPrimary)
-	writer.copyIn("lines")
+	writer.pour("lines")
 	w.expect("the writer waits for the lock", func() bool {
 		return agenttest.MustQuery(w, w.primary, fmt.Sprintf("SELECT count(*)::text FROM pg_locks WHERE pid = %d AND NOT granted", writer.pid))[0] == "1"
 	})
 	return writer
-}
-
-// The client host vanishes: its backends end and their locks are free.
-func TestSilentClient(t *testing.T) {
-	prove(t, row{
-		name: "silent-client", seconds: true, v6: true,
-		off: func(s *setup) { s.agents["watchdog.dry_run"] = "on" },
-		run: func(w *world) {
-			agenttest.MustExec(w, w.primary, "CREATE TABLE accounts (i int)")
-			locker, busy, idle := w.open(portPrimary), w.open(portPrimary), w.open(portPrimary)
-			locker.exec("BEGIN; LOCK TABLE accounts")
-			idle.exec("SELECT 1")
-			// Busy in a loop that never looks at its socket.
-			busy.begin("DO $$ BEGIN LOOP PERFORM 1; END LOOP; END $$")
-			w.expect("three backends", func() bool { return w.backends(w.primary, w.client) == 3 })
-			agenttest.MustFault(w, w.client.Cut)
-			w.expect("no backend of the client", func() bool { return w.backends(w.primary, w.client) == 0 })
-			gone := now()
-			w.expectVerdict("backends gone", w.lastFrame(w.db1, w.client), gone, w.timeout)
-			agenttest.MustExec(w, w.primary, "SET lock_timeout = '1ms'; SELECT count(*) FROM accounts")
-		},
-	})
 }

@@ -14,12 +14,13 @@ import (
 	"github.com/pgconmgr/pgconmgr/agent/mono/clock"
 )
 
-// Ports of the world: pass-through per target, heartbeats.
+// Ports of the world: pass-through per target, heartbeats, the console.
 const (
 	portPrimary   = 27551
 	portStandby   = 27552
 	portAny       = 27553
 	portHeartbeat = 27545
+	portConsole   = 27546
 )
 
 // generous is how long an expectation may take on a machine in trouble. Passing
@@ -98,6 +99,20 @@ func (w *world) addr(h *agenttest.Host) netip.Addr {
 // startConmgr starts a conmgr on a host for the world's instances.
 func (w *world) startConmgr(h *agenttest.Host, change map[string]string) *agenttest.Conmgr {
 	w.Helper()
+	return w.startConmgrAs(h, "", change)
+}
+
+// startConmgrAs starts a conmgr with a name that tells several on one host apart.
+func (w *world) startConmgrAs(h *agenttest.Host, name string, change map[string]string) *agenttest.Conmgr {
+	w.Helper()
+	cm, err := h.NewConmgr(agenttest.ConmgrOptions{Name: name, Params: w.conmgrParams(change)})
+	w.must(err)
+	w.must(cm.Start(w.Context()))
+	return cm
+}
+
+// conmgrParams is a conmgr.conf for the world's instances.
+func (w *world) conmgrParams(change map[string]string) map[string]string {
 	params := map[string]string{
 		"heartbeat_interval": millis(w.interval), "heartbeat_timeout": millis(w.timeout),
 		"heartbeat_connect_timeout": "2s",
@@ -110,10 +125,7 @@ func (w *world) startConmgr(h *agenttest.Host, change map[string]string) *agentt
 	}
 	maps.Copy(params, w.setup.conmgr)
 	maps.Copy(params, change)
-	cm, err := h.NewConmgr(agenttest.ConmgrOptions{Params: params})
-	w.must(err)
-	w.must(cm.Start(w.Context()))
-	return cm
+	return params
 }
 
 // millis writes a duration as the configuration files take it.

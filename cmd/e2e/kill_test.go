@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pgconmgr/pgconmgr/agent/agenttest"
+)
+
+// The client host vanishes: its backends end, whatever they do, and their locks
+// are free.
+func TestSilentClient(t *testing.T) {
+	prove(t, row{
+		name: "silent-client", with: alone, off: dryRun, seconds: true, v6: true,
+		run: func(w *world) {
+			holders := w.lockHolders()
+			agenttest.MustFault(w, w.client.Cut)
+			for _, h := range holders {
+				w.expect("the lock of "+h.what, func() bool { return w.free(h.table) })
+				w.expectVerdict("lock free: "+h.what, w.lastFrame(w.db1, w.client), now(), w.timeout)
+			}
+			w.expect("no backend of the client", func() bool { return w.backends(w.primary, w.client) == 0 })
+			w.expectVerdict("backends gone", w.lastFrame(w.db1, w.client), now(), w.timeout)
+		},
+	})
+}
+
+// holder is a session of the client that holds the lock on a table.
+type holder struct{ what, table string }
+
+// lockHolders opens sessions that each hold a lock and do different things.
+func (w *world) lockHolders() []holder {
+	w.Helper()
+	holders := []holder{{"idle in transaction", "t0"}, {"busy", "t1"}, {"copy from", "t2"}, {"copy to", "t3"}, {"waiting on a lock", "t4"}}
+	for _, h := range append(holders, holder{table: "contended"}) {
+		agenttest.MustExec(w, w.primary, "CREATE TABLE "+h.table+" (i int)")
+	}
+	var apps []*app
+	for _, h := range holders {
+		a := w.open(portPrimary)
+		a.exec("BEGIN")
+		a.exec("LOCK TABLE " + h.table)
+		apps = append(apps, a)
+	}
+	stranger := w.openDirect(w.db2, w.primary)
+	stranger.exec("BEGIN")
+	stranger.exec("LOCK TABLE contended")
+	// In a loop that never looks at its socket.
+	apps[1].begin("DO $$ BEGIN LOOP PERFORM 1; END LOOP; END $$")
+	apps[2].copyIn("COPY t2 FROM STDIN")
+	apps[3].copyOut("COPY (SELECT repeat('x', 1000) FROM generate_series(1, 1000000000)) TO STDOUT")
+	apps[4].begin("LOCK TABLE contended")
+	w.expect("all at work", func() bool {
+		return agenttest.MustQuery(w, w.primary, `SELECT count(*) FROM pg_stat_activity
+			WHERE client_addr = $1 AND (state = 'idle in transaction' AND query LIKE 'LOCK%'
+			OR state = 'active' AND query ~ '^(DO|COPY|LOCK TABLE contended)')`, w.addr(w.client).String())[0] == "5"
+	})
+	return holders
+}
+
+// free reports whether nobody holds a lock on a table.
+func (w *world) free(table string) bool {
+	w.Helper()
+	return agenttest.MustQuery(w, w.primary, "SELECT count(*) FROM pg_locks WHERE relation = $1::text::regclass", table)[0] == "0"
+}
+
+// copyIn starts a COPY that never ends: its client sends a row and then nothing.
+func (a *app) copyIn(sql string) {
+	r, feed := net.Pipe()
+	a.w.Cleanup(func() { _ = feed.Close() })
+	go func() {
+		_, err := a.conn.PgConn().CopyFrom(a.w.Context(), r, sql)
+		a.ends <- appEnd{at: now(), err: err}
+	}()
+	if _, err := feed.Write([]byte("1\n")); err != nil {
+		a.w.failf("%s: %v", sql, err)
+	}
+}
+
+// copyOut starts a COPY whose client stops reading: the backend blocks in send.
+func (a *app) copyOut(sql string) {
+	go func() {
+		_, err := a.conn.PgConn().CopyTo(a.w.Context(), stuck{a.w.Context()}, sql)
+		a.ends <- appEnd{at: now(), err: err}
+	}()
+}
+
+// stuck is a writer that takes nothing until its context ends.
+type stuck struct{ ctx context.Context }
+
+func (s stuck) Write([]byte) (int, error) {
+	<-s.ctx.Done()
+	return 0, s.ctx.Err()
+}
+
+// A client host is killed, and nobody else: other clients, other ports, another
+// cluster on the same port at another address of the database host, other
+// connections between the same hosts.
+func TestStrangers(t *testing.T) {
+	prove(t, row{
+		name: "strangers", off: dryRun,
+		with: func(s *setup) {
+			alone(s)
+			// Leaves the port free at the other cluster's address.
+			s.postgres = map[string]string{"listen_addresses": "10.99.0.2"}
+		},
+		run: func(w *world) {
+			other := w.otherCluster("second", "10.99.0.200", w.primary.Port)
+			otherPort := w.otherCluster("third", "10.99.0.2", 5433)
+			apps := w.crowd(w.through(portPrimary))
+			strangers := map[string]*crowd{
+				"another client":          w.crowd(w.directly(w.db2, w.primary)),
+				"another address":         w.crowd(w.at(w.client, other)),
+				"another port":            w.crowd(w.at(w.client, otherPort)),
+				"another client, address": w.crowd(w.at(w.db2, other)),
+			}
+			pipe := w.pipe(w.client, w.db1)
+			back := w.pipe(w.db1, w.client)
+			agenttest.MustFault(w, w.client.Cut)
+			w.expect("no backend of the client", func() bool { return w.living(w.primary, apps.pids()) == 0 })
+			agenttest.MustFault(w, w.client.Heal)
+			for what, c := range strangers {
+				c.expectUntouched(what, w.timeout)
+			}
+			pipe.expectAlive("a connection from the client")
+			back.expectAlive("a connection to the client")
+		},
+	})
+}
+
+// cluster is an instance at an address that conmgr does not know.
+type cluster struct {
+	*agenttest.Postgres
+	addr string
+}
+
+// otherCluster starts one more cluster on db1, at an address that is added when
+// db1 does not have it.
+func (w *world) otherCluster(name, addr string, port uint16) cluster {
+	w.Helper()
+	if addr != w.db1.Addr4.String() {
+		_, err := w.db1.Command(w.Context(), "ip", "address", "add", addr+"/24", "dev", "eth0").CombinedOutput()
+		w.must(err)
+		for _, h := range []*agenttest.Host{w.client, w.db2} {
+			_, err := h.Command(w.Context(), "ip", "neighbour", "add", addr, "lladdr", w.mac(w.db1), "nud", "permanent", "dev", "eth0").CombinedOutput()
+			w.must(err)
+		}
+	}
+	return cluster{agenttest.MustPostgres(w, w.db1, agenttest.PostgresOptions{Name: name, Port: port, Listen: addr}), addr}
+}
+
+// mac is the hardware address of a host.
+func (w *world) mac(h *agenttest.Host) string {
+	w.Helper()
+	out, err := h.Command(w.Context(), "cat", "/sys/class/net/eth0/address").Output()
+	w.must(err)
+	return strings.TrimSpace(string(out))
+}
+
+// at opens connections from a host to a cluster.
+func (w *world) at(from *agenttest.Host, c cluster) func() *app {
+	return func() *app {
+		w.Helper()
+		conn, err := w.connect(from, c.addr, int(c.Port))
+		w.must(err)
+		return w.adopt(conn)
+	}
+}
+
+// pipe is a connection that has nothing to do with PostgreSQL.
+type pipe struct {
+	w    *world
+	a, b net.Conn
+}
+
+func (w *world) pipe(from, to *agenttest.Host) pipe {
+	w.Helper()
+	l, err := to.Listen(w.Context(), "tcp", net.JoinHostPort(to.Addr4.String(), "0"))
+	w.must(err)
+	defer l.Close()
+	a, err := from.Dial(w.Context(), "tcp", l.Addr().String())
+	w.must(err)
+	b, err := l.Accept()
+	w.must(err)
+	w.Cleanup(func() { _, _ = a.Close(), b.Close() })
+	return pipe{w, a, b}
+}
+
+// expectAlive sends something through in both directions.
+func (p pipe) expectAlive(what string) {
+	p.w.Helper()
+	for _, way := range [][2]net.Conn{{p.a, p.b}, {p.b, p.a}} {
+		got := make([]byte, 4)
+		_ = way[1].SetReadDeadline(time.Now().Add(generous))
+		_, err := way[0].Write([]byte("live"))
+		if err == nil {
+			_, err = way[1].Read(got)
+		}
+		if err != nil || !bytes.Equal(got, []byte("live")) {
+			p.w.failf("%s ended: %v", what, err)
+		}
+	}
+}
+
+// The client host is back, with a new session and new connections, while the
+// warrant for its old ones still runs: the new ones are untouched.
+func TestComeback(t *testing.T) {
+	prove(t, row{
+		name: "comeback", with: alone, off: dryRun,
+		run: func(w *world) {
+			old := w.crowd(w.through(portPrimary))
+			// Stands still: the warrant cannot be done before it goes on.
+			stopped := w.open(portPrimary)
+			w.pause(stopped.pid)
+			agenttest.MustFault(w, w.client.Cut)
+			w.expect("the old backends gone", func() bool { return w.living(w.primary, old.pids()) == 0 })
+			agenttest.MustFault(w, w.client.Heal)
+			direct := w.crowd(w.directly(w.client, w.primary))
+			w.expectMonitored()
+			apps := w.crowd(w.through(portPrimary))
+			if w.living(w.primary, []uint32{stopped.pid}) != 1 {
+				w.failf("the warrant was over before the client was back")
+			}
+			w.resume(stopped.pid)
+			w.expect("the last old backend gone", func() bool { return w.living(w.primary, []uint32{stopped.pid}) == 0 })
+			direct.expectUntouched("new, past conmgr", w.rest())
+			apps.expectUntouched("new", w.rest())
+		},
+	})
+}
+
+// The dead client held superuser sessions, and the agent's role may not end
+// those: they are gone or named, the others are gone.
+func TestSuperuser(t *testing.T) {
+	prove(t, row{
+		name: "superuser", off: dryRun,
+		with: func(s *setup) { alone(s); s.noAgents, s.noConmgr = true, true },
+		run: func(w *world) {
+			w.must(w.primary.CreateRole(w.Context(), "agent", "pg_monitor", "pg_signal_backend"))
+			w.must(w.primary.CreateRole(w.Context(), "app"))
+			w.agentOptions.DSN = strings.Replace(w.primary.DSN(), "user=postgres", "user=agent", 1)
+			w.agent1 = w.startAgent(w.primary)
+			w.cm = w.startConmgr(w.client, nil)
+			w.awaitMonitored(w.cm)
+			root, ordinary := w.crowd(w.through(portPrimary)), w.crowd(func() *app {
+				a := w.open(portPrimary)
+				a.exec("SET SESSION AUTHORIZATION app") // shown as the login role: superuser still
+				return a
+			})
+			users := w.crowd(func() *app { return w.openAs("app", w.client, portPrimary) })
+			agenttest.MustFault(w, w.client.Cut)
+			w.expect("the ordinary backends gone", func() bool { return w.living(w.primary, users.pids()) == 0 })
+			for _, c := range []*crowd{root, ordinary} {
+				for _, pid := range c.pids() {
+					w.expect("a superuser's session gone or named", func() bool {
+						return w.living(w.primary, []uint32{pid}) == 0 || w.named(pid)
+					})
+				}
+			}
+			if left := w.living(w.primary, root.pids()); left > 0 && !w.logged(w.agent1, "sessions of lost client survived") {
+				w.failf("%d superuser sessions survive and the agent's log does not say so", left)
+			}
+		},
+	})
+}
+
+// named reports whether the agent's events name a backend as a survivor.
+func (w *world) named(pid uint32) bool {
+	for line := range strings.Lines(w.watchdogEvents(w.primary)) {
+		if strings.Contains(line, `"outcome":"survivors"`) && strings.Contains(line, fmt.Sprintf(`"pid":%d,`, pid)) {
+			return true
+		}
+	}
+	return false
+}
