@@ -78,6 +78,31 @@ func TestRetryAfterFailures(t *testing.T) {
 	}
 }
 
+// A host that came back is found by a new dial sooner than by the next repetition
+// of a lost SYN: connecting gets three seconds, what follows the whole attempt.
+func TestConnectingGetsThreeSeconds(t *testing.T) {
+	cfg := config(Active)
+	cfg.Nonce = func() wire.ID { return wire.ID{1} }
+	cfg.ConnectTimeout = 10 * time.Second
+	var out Output
+	m := NewActive(cfg, epoch)
+	m.Tick(epoch, &out)
+	m.Tick(epoch.Add(3*time.Second-1), &out)
+	if m.State() != wire.StateInit {
+		t.Fatalf("gave up connecting before three seconds: %v", m.Why())
+	}
+	m.Tick(epoch.Add(3*time.Second), &out)
+	if m.State() != wire.StateDown || m.Why() != wire.ReasonNoAnswer {
+		t.Errorf("after three seconds: %v (%v), want down (no answer)", m.State(), m.Why())
+	}
+	m = NewActive(cfg, epoch)
+	m.Tick(epoch, &out)
+	m.Connected(epoch.Add(time.Second), &out)
+	if m.Next() != epoch.Add(10*time.Second) {
+		t.Errorf("connected: next after %v, want the whole attempt", m.Next().Sub(epoch))
+	}
+}
+
 func TestEagerTakesEffectAtOnce(t *testing.T) {
 	r := armed(t, Active)
 	r.deadline()

@@ -27,7 +27,8 @@ type Config struct {
 	// the next one. Active only.
 	ConnectInterval time.Duration
 	// ConnectTimeout bounds one attempt, from the dial until the session is
-	// armed. On the Passive end it bounds the handshake.
+	// armed; connecting alone gets 3 s of it. On the Passive end it bounds the
+	// handshake.
 	ConnectTimeout time.Duration
 	// Datagram says that the transport loses frames: HELLO is repeated.
 	Datagram bool
@@ -78,7 +79,7 @@ type Machine struct {
 	received   uint32 // frames received in this session
 	lost       uint32 // gaps in the peer's sequence in this session
 	lastValid  mono.Instant
-	pauseGuard mono.Instant // changes before this instant are marked OwnPause
+	pauseGuard mono.Instant // one timeout after the last own pause
 	lastAnswer mono.Instant
 	held       bool // the fuse held this silence once
 

@@ -161,7 +161,7 @@ func (e *end) noteChange(c Change) {
 			w.fail("%s: verdict of silence %v after an own pause", e, w.now.Sub(e.paused))
 		}
 	}
-	if inPause != c.OwnPause {
+	if marked := inPause || e.paused.After(e.heard); marked != c.OwnPause {
 		w.fail("%s: %v after an own pause, but the mark says %v", e, w.now.Sub(e.paused), c.OwnPause)
 	}
 }

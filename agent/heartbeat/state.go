@@ -27,11 +27,17 @@ func (m *Machine) become(now mono.Instant, to wire.State, why wire.Reason, out *
 }
 
 func (m *Machine) change(now mono.Instant, from, to wire.State, why wire.Reason) Change {
-	c := Change{At: now, From: from, To: to, Reason: why, LastValid: m.lastValid, OwnPause: now.Before(m.pauseGuard)}
+	c := Change{At: now, From: from, To: to, Reason: why, LastValid: m.lastValid, OwnPause: m.pausedLately(now)}
 	if !m.lastValid.IsZero() {
 		c.Silence = now.Sub(m.lastValid)
 	}
 	return c
+}
+
+// pausedLately reports whether this end stood still within the last timeout, or
+// has heard nothing since it did.
+func (m *Machine) pausedLately(now mono.Instant) bool {
+	return now.Before(m.pauseGuard) || m.pauseGuard.After(m.lastValid.Add(m.cfg.Timeout))
 }
 
 // heard takes note of a valid frame: the deadline moves, and doubt ends once the

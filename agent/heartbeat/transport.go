@@ -9,11 +9,16 @@ import (
 	"github.com/pgconmgr/pgconmgr/agent/wire"
 )
 
+// dialMost bounds the part of an attempt in which the transport is made. TCP
+// repeats a lost SYN after 1, 3, 7 and 15 s (RFC 6298 section 5): beginning anew
+// finds a host that came back sooner than waiting for the next repetition.
+const dialMost = 3 * time.Second
+
 // dial asks the driver for a transport.
 func (m *Machine) dial(now mono.Instant, out *Output) {
 	m.link = linkDialing
 	m.dialedAt = now
-	m.attemptUntil = now.Add(m.cfg.ConnectTimeout)
+	m.attemptUntil = now.Add(min(m.cfg.ConnectTimeout, dialMost))
 	out.Dial = true
 	if m.state == wire.StateDown {
 		m.become(now, wire.StateInit, wire.ReasonOpened, out)
@@ -26,6 +31,7 @@ func (m *Machine) Connected(now mono.Instant, out *Output) {
 		return
 	}
 	m.link = linkShaking
+	m.attemptUntil = m.dialedAt.Add(m.cfg.ConnectTimeout)
 	m.nonce = m.cfg.Nonce()
 	m.seq, m.heardSeq, m.received, m.lost = 1, 0, 0, 0
 	m.hello(now, out)

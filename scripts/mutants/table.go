@@ -60,7 +60,8 @@ var mutants = []mutant{
 	// Own pause.
 	{"own pause ignored", hbTransport, "if m.stopped || late <= m.cfg.Timeout/4 {", "if m.stopped || late >= 0 {", heartbeatTests},
 	{"half a timeout instead of a quarter", hbTransport, "late <= m.cfg.Timeout/4", "late <= m.cfg.Timeout/2", heartbeatTests},
-	{"own pause leaves no mark", hbState, "OwnPause: now.Before(m.pauseGuard)", "OwnPause: now.Before(m.lastValid)", heartbeatTests},
+	{"own pause leaves no mark", hbState, "now.Before(m.pauseGuard) || m.pauseGuard", "m.pauseGuard", heartbeatTests},
+	{"the mark of an own pause ends with its timeout", hbState, "now.Before(m.pauseGuard) || m.pauseGuard.After(m.lastValid.Add(m.cfg.Timeout))", "now.Before(m.pauseGuard)", heartbeatTests},
 	{"the mark goes with the first stale beat", hbState, "	m.held = false\n", "	m.held, m.pauseGuard = false, 0\n", heartbeatTests},
 	{"a pause in the handshake leaves no mark", hbTransport, "	m.pauseGuard = now.Add(m.cfg.Timeout)\n	if !Armed(m.state) {\n		return\n	}\n", "	if !Armed(m.state) {\n		return\n	}\n	m.pauseGuard = now.Add(m.cfg.Timeout)\n", heartbeatTests},
 	{"own pause shortens what the fuse gave", hbTransport, "max(m.deadline, m.pauseGuard)", "m.pauseGuard", heartbeatTests},
