@@ -40,7 +40,7 @@ var arrows = []struct {
 // purePackages and pureFiles decide without doing: they get instants and data,
 // and return data, so that tests can enumerate them.
 var (
-	purePackages = []string{"agent/wire", "agent/heartbeat", "agent/mono"}
+	purePackages = []string{"agent/wire", "agent/heartbeat", "agent/mono", "agent/key"}
 	pureFiles    = []string{
 		"conmgr/route.go", "conmgr/route_*.go", "conmgr/fleet.go", "conmgr/fleet_*.go",
 		"conmgr/view.go", "conmgr/target.go", "watchdog/docket*.go",

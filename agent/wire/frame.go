@@ -19,6 +19,23 @@ const (
 	PrefixSize = 2
 )
 
+// Places in a header that is already encoded, for what is put in afterwards (the
+// MAC) or looked at before the frame is parsed.
+const (
+	OffsetType  = 3
+	OffsetAuth  = 6
+	OffsetEpoch = 7
+	OffsetSeq   = 16
+	OffsetMAC   = 24
+	MACSize     = 16
+)
+
+// Values of Header.Auth.
+const (
+	AuthNone = 0
+	AuthHMAC = 1 // HMAC-SHA-256 truncated to 128 bits (RFC 4868 section 2.1.1)
+)
+
 // Errors of [Parse]; compare with errors.Is.
 var (
 	ErrShort   = errors.New("frame is shorter than its type needs")
@@ -70,11 +87,11 @@ const Signals = FlagSeek | FlagSlow
 type Header struct {
 	Type    Type
 	Flags   Flags
-	Auth    uint8 // 0 none, 1 HMAC-SHA-256 truncated to 128 bits (RFC 4868 section 2.1.1)
+	Auth    uint8 // AuthNone or AuthHMAC
 	Epoch   uint8 // which of the session's keys made the MAC
 	Session uint64
 	Seq     uint64
-	MAC     [16]byte
+	MAC     [MACSize]byte
 }
 
 // Frame is one frame as a value. Only the body that Header.Type names has a
@@ -183,7 +200,7 @@ func parseHeader(b []byte) Header {
 		Epoch:   b[7],
 		Session: binary.BigEndian.Uint64(b[8:]),
 		Seq:     binary.BigEndian.Uint64(b[16:]),
-		MAC:     [16]byte(b[24:40]),
+		MAC:     [MACSize]byte(b[OffsetMAC:]),
 	}
 }
 
