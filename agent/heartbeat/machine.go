@@ -38,6 +38,9 @@ type Config struct {
 
 	// Nonce returns a fresh nonce for each attempt. Active only.
 	Nonce func() wire.ID
+	// Key is the id of the key in use, zero without one. Welcome is the watchdog's
+	// half of what the session's keys are made of. Both Passive only; see SetKey.
+	Key, Welcome wire.ID
 	// Instance is the state that armed beats carry. The driver owns and changes
 	// it and calls Push then. Passive only.
 	Instance *wire.Instance
@@ -67,6 +70,7 @@ type Machine struct {
 	session  uint64
 	previous uint64  // id of the session before: HELLO's Resumes
 	nonce    wire.ID // of the present attempt
+	cookie   [wire.CookieSize]byte // Active on Datagram: what the watchdog asked for
 	seq      uint64  // next to send
 	first    uint64  // sequence of this session's first BEAT
 	acked    bool    // the peer has acknowledged one of our BEATs in this session
@@ -227,6 +231,9 @@ func (m *Machine) Signals() wire.Flags { return m.signal }
 
 // Stats returns the running figures.
 func (m *Machine) Stats() Stats { return m.stats }
+
+// SetKey sets the key id that the next HELLO names, zero for none. Active only.
+func (m *Machine) SetKey(id wire.ID) { m.cfg.Key = id }
 
 // SetEager makes an Active end without a session try again every interval
 // instead of every ConnectInterval: each try shows whether the host's kernel

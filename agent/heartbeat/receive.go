@@ -17,6 +17,8 @@ func (m *Machine) Receive(now mono.Instant, f *wire.Frame, out *Output) {
 			valid = m.onHello(now, f, out)
 		case wire.TypeWelcome:
 			valid = m.onWelcome(now, f, out)
+		case wire.TypeCookie:
+			valid = m.onCookie(now, f, out)
 		case wire.TypeRefuse:
 			valid = m.onRefuse(now, f, out)
 		case wire.TypeBeat:
@@ -72,6 +74,16 @@ func (m *Machine) onWelcome(now mono.Instant, f *wire.Frame, out *Output) bool {
 	} else {
 		m.beat(now, wire.FlagProbe, out)
 	}
+	return true
+}
+
+// onCookie repeats the HELLO with the cookie that proves the own address.
+func (m *Machine) onCookie(now mono.Instant, f *wire.Frame, out *Output) bool {
+	if m.link != linkShaking || f.Cookie.Echo != m.nonce || f.Cookie.Cookie == m.cookie {
+		return false
+	}
+	m.cookie = f.Cookie.Cookie
+	m.hello(now, out)
 	return true
 }
 

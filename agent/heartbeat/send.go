@@ -26,7 +26,7 @@ func (m *Machine) hello(now mono.Instant, out *Output) {
 		Hello: wire.Hello{
 			Conmgr: m.cfg.Self, Nonce: m.nonce,
 			IntervalMS: millis(m.cfg.Interval), TimeoutMS: millis(m.cfg.Timeout),
-			Incarnation: m.cfg.Incarnation, Resumes: m.previous,
+			Incarnation: m.cfg.Incarnation, Resumes: m.previous, Key: m.cfg.Key, Cookie: m.cookie,
 		},
 	}, out)
 }
@@ -36,6 +36,7 @@ func (m *Machine) welcome(now mono.Instant, out *Output) {
 		Header: wire.Header{Type: wire.TypeWelcome},
 		Welcome: wire.Welcome{
 			Watchdog: m.cfg.Self, Incarnation: m.cfg.Incarnation, Echo: m.nonce,
+			Nonce: m.cfg.Welcome, Key: m.cfg.Key,
 			IntervalMS: millis(m.cfg.Interval), TimeoutMS: millis(m.cfg.Timeout),
 		},
 	}, out)

@@ -50,6 +50,9 @@ type Loop struct {
 	wbuf   []byte
 	outs   []*heartbeat.Output // free ones
 
+	received, outgoing *packets // UDP; nil until used
+	outgoingFD         int      // socket that outgoing is for
+
 	sessions  map[*Session]struct{}
 	least     time.Duration // shortest timeout of all sessions, or less
 	stale     bool          // a session has left: least may be too short
@@ -68,7 +71,7 @@ func NewLoop(log *slog.Logger) (*Loop, error) {
 	}
 	l := &Loop{
 		log: log, epoll: -1, wake: -1, timer: -1,
-		now: clock.Now(), due: mono.Never,
+		now: clock.Now(), due: mono.Never, outgoingFD: -1,
 		events: make([]unix.EpollEvent, eventBatch),
 		rbuf:   make([]byte, 64<<10), wbuf: make([]byte, 0, 4<<10),
 		sessions: map[*Session]struct{}{}, least: forever,
@@ -157,6 +160,7 @@ func (l *Loop) pass() error {
 	l.runPosted()
 	l.now = start
 	l.expire(start)
+	l.flushPackets()
 	return l.arm()
 }
 
@@ -296,6 +300,9 @@ func (l *Loop) modify(fd int, events uint32) {
 
 // closeFD closes a descriptor of the set; the kernel takes it out of the set.
 func (l *Loop) closeFD(fd int) {
+	if fd == l.outgoingFD {
+		l.flushPackets()
+	}
 	l.fds[fd] = registered{}
 	_ = unix.Close(fd)
 }

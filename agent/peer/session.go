@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pgconmgr/pgconmgr/agent/heartbeat"
+	"github.com/pgconmgr/pgconmgr/agent/key"
 	"github.com/pgconmgr/pgconmgr/agent/mono"
 	"github.com/pgconmgr/pgconmgr/agent/wire"
 )
@@ -23,8 +24,10 @@ type Handler interface {
 	// state on the Active end, the conmgr's signals on the Passive end.
 	Told(*Session)
 	// Refused is called when the watchdog does not accept the session, and with
-	// CodeVersion when it speaks another version. Active only.
-	Refused(*Session, wire.Refuse)
+	// CodeVersion when it speaks another version. proven says that the refusal
+	// was made with our key, or that there is none: else it is a hint, and the
+	// attempt goes on. Active only.
+	Refused(s *Session, r wire.Refuse, proven bool)
 	// Broken is called when the transport or an attempt ended, with the error.
 	// The change of state, if there is one, follows.
 	Broken(*Session, error)
@@ -33,16 +36,19 @@ type Handler interface {
 // Session is one heartbeat session: a machine and its transport. It is used on
 // the loop goroutine only.
 type Session struct {
-	loop    *Loop
-	m       *heartbeat.Machine
-	handler Handler
-	stream  *stream // nil while there is none
-	timer   *Timer
-	timeout time.Duration
+	loop      *Loop
+	m         *heartbeat.Machine
+	handler   Handler
+	transport transport // nil while there is none
+	timer     *Timer
+	timeout   time.Duration
+	security
 
 	remote netip.AddrPort
 	local  netip.AddrPort
-	kernel mono.Instant // last sign of the host's kernel besides the open stream's
+	kernel mono.Instant // last sign of the host's kernel besides the open transport's
+
+	active *DialConfig // Active only
 
 	opened    mono.Instant // Passive only
 	hello     wire.Hello   // Passive only: what opened it
@@ -71,19 +77,17 @@ func (s *Session) step(call func(*heartbeat.Output)) {
 }
 
 func (s *Session) carryOut(out *heartbeat.Output) {
-	if s.stream != nil {
-		s.stream.send(out.Frames)
-	}
-	if out.Close != heartbeat.CloseNone && s.stream != nil {
-		s.kernel = max(s.kernel, s.stream.kernelLife())
-		s.stream.close(out.Close == heartbeat.CloseReset)
-		s.stream = nil
+	s.send(out.Frames)
+	if out.Close != heartbeat.CloseNone && s.transport != nil {
+		s.kernel = max(s.kernel, s.transport.kernelLife())
+		s.transport.close(out.Close == heartbeat.CloseReset)
+		s.transport = nil
 	}
 	if out.Dial {
 		s.dial()
 	}
 	if out.Refused != nil {
-		s.handler.Refused(s, *out.Refused)
+		s.handler.Refused(s, *out.Refused, true)
 	}
 	for _, c := range out.Changes {
 		s.handler.Changed(s, c)
@@ -93,46 +97,93 @@ func (s *Session) carryOut(out *heartbeat.Output) {
 	}
 }
 
-// dial opens the transport that the machine asked for. A failure that is known
-// at once is told in the next pass, so that the machine is never called from
-// within its own call.
-func (s *Session) dial() {
-	var err error
-	if !s.remote.IsValid() {
-		err = errors.New("the address is not known yet")
-	} else if s.stream, err = s.loop.connect(s.remote, s.timeout, s); err == nil {
+func (s *Session) send(frames []wire.Frame) {
+	if s.transport == nil || len(frames) == 0 {
 		return
 	}
-	s.loop.Do(func() { s.broken(nil, err) })
+	b := s.loop.wbuf[:0]
+	for i := range frames {
+		at := len(b) + wire.PrefixSize
+		b = wire.AppendPrefixed(b, &frames[i])
+		s.seal(b[at:], frames[i].Type)
+	}
+	s.loop.wbuf = b[:0]
+	s.transport.send(b, frames[len(frames)-1].Type == wire.TypeBye)
 }
 
-func (s *Session) connected(t *stream) {
-	s.kernel, s.local = s.loop.now, t.local
+// dial opens the transport that the machine asked for. What is known at once is
+// told in the next pass, so that the machine is never called from within its own
+// call.
+func (s *Session) dial() {
+	t, err := s.connect()
+	if err != nil {
+		s.loop.Do(func() { s.broken(nil, err) })
+		return
+	}
+	s.transport = t
+	if d, ok := t.(*datagram); ok {
+		s.loop.Do(func() { s.connected(d) })
+	}
+}
+
+func (s *Session) connect() (transport, error) {
+	if !s.remote.IsValid() {
+		return nil, errors.New("the address is not known yet")
+	}
+	s.m.SetKey(s.choose(s.active.Key))
+	if !s.active.Heartbeat.Datagram {
+		t, err := s.loop.connect(s.remote, s.timeout, s)
+		if err != nil {
+			return nil, err
+		}
+		return t, nil
+	}
+	if s.key == nil {
+		return nil, errors.New("UDP needs a key: expected one in heartbeat_key_file")
+	}
+	d, err := s.loop.openDatagram(s.remote, s)
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+func (s *Session) connected(t transport) {
+	if t != s.transport {
+		return
+	}
+	s.local, _ = t.addrs()
+	if _, tcp := t.(*stream); tcp {
+		s.kernel = s.loop.now
+	}
 	s.step(func(out *heartbeat.Output) { s.m.Connected(s.loop.now, out) })
 }
 
-func (s *Session) frame(t *stream, f *wire.Frame, err error) {
-	if t != s.stream {
+func (s *Session) frame(t transport, raw []byte, f *wire.Frame, err error) {
+	if t != s.transport {
 		return
 	}
 	switch {
 	case errors.Is(err, wire.ErrVersion):
-		s.handler.Refused(s, wire.Refuse{Code: wire.CodeVersion, Limit: wire.Version})
-	case err == nil:
+		s.handler.Refused(s, wire.Refuse{Code: wire.CodeVersion, Limit: wire.Version}, s.key == nil)
+	case errors.Is(err, wire.ErrType):
+	case err != nil:
+		if stream, ok := t.(*stream); ok {
+			stream.fail(err) // the stream cannot be read any further
+		}
+	case s.open(raw, f):
 		s.step(func(out *heartbeat.Output) { s.m.Receive(s.loop.now, f, out) })
-	case !errors.Is(err, wire.ErrType):
-		t.fail(err)
 	}
 }
 
-func (s *Session) broken(t *stream, err error) {
-	if t != s.stream {
+func (s *Session) broken(t transport, err error) {
+	if t != s.transport {
 		return
 	}
 	if t != nil {
 		s.noteLife(t, err)
 	}
-	s.stream = nil
+	s.transport = nil
 	s.handler.Broken(s, err)
 	s.step(func(out *heartbeat.Output) {
 		if givenUp(err) {
@@ -154,21 +205,21 @@ func givenUp(err error) bool {
 	return false
 }
 
-// noteLife keeps a RST as a sign of life: only the host's own kernel sends it.
-// An unreachable host or a timeout is none.
-func (s *Session) noteLife(t *stream, err error) {
+// noteLife keeps a RST, or the ICMP that a closed UDP port gives, as a sign of
+// life: the host's own kernel sends it. An unreachable host or a timeout is none.
+func (s *Session) noteLife(t transport, err error) {
 	if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ECONNRESET) {
 		s.kernel = s.loop.now
 	}
-	s.kernel = max(s.kernel, t.life)
+	s.kernel = max(s.kernel, t.kernelLife())
 }
 
 // KernelLife returns when the kernel of the peer's host was heard last: an
-// acknowledged segment, a completed connect, or a RST. Zero for never. It costs
-// one getsockopt.
+// acknowledged segment, a completed connect, a RST, or a datagram. Zero for never.
+// It costs at most one getsockopt.
 func (s *Session) KernelLife() mono.Instant {
-	if s.stream != nil {
-		s.kernel = max(s.kernel, s.stream.kernelLife())
+	if s.transport != nil {
+		s.kernel = max(s.kernel, s.transport.kernelLife())
 	}
 	return s.kernel
 }
@@ -193,6 +244,11 @@ func (s *Session) Stop(kind wire.ByeKind) {
 	s.loop.drop(s)
 }
 
+// replace ends a Passive session for a newer one of the same conmgr.
+func (s *Session) replace() {
+	s.step(func(out *heartbeat.Output) { s.m.Replace(s.loop.now, out) })
+}
+
 // Machine returns the session's machine, to read from.
 func (s *Session) Machine() *heartbeat.Machine { return s.m }
 
@@ -209,12 +265,24 @@ func (s *Session) Hello() wire.Hello { return s.hello }
 // ID returns the session's id, also after its end. Passive only.
 func (s *Session) ID() uint64 { return s.id }
 
+// DialConfig describes an Active session.
+type DialConfig struct {
+	// Heartbeat is what its machine goes by. Role, Nonce and Key are set by Dial;
+	// Datagram chooses UDP, which needs a key.
+	Heartbeat heartbeat.Config
+	// Key returns the key to use for the next attempt, nil for none. It is called
+	// on the loop goroutine; nil means that there never is one.
+	Key func() *key.Key
+}
+
 // Dial starts an Active session to the watchdog at addr, which may be invalid
-// until SetAddr. cfg.Role is set by Dial.
-func (l *Loop) Dial(cfg heartbeat.Config, addr netip.AddrPort, h Handler) *Session {
-	cfg.Role = heartbeat.Active
-	s := l.newSession(cfg.Timeout, h)
-	s.m, s.remote = heartbeat.NewActive(cfg, l.now), addr
+// until SetAddr.
+func (l *Loop) Dial(cfg DialConfig, addr netip.AddrPort, h Handler) *Session {
+	cfg.Heartbeat.Role = heartbeat.Active
+	s := l.newSession(cfg.Heartbeat.Timeout, h)
+	cfg.Heartbeat.Nonce = s.freshNonce
+	s.active = &cfg
+	s.m, s.remote = heartbeat.NewActive(cfg.Heartbeat, l.now), addr
 	s.timer.Set(s.m.Next())
 	return s
 }

@@ -21,13 +21,6 @@ const maxPending = 2 * (wire.MaxFrame + wire.PrefixSize)
 // readBudget bounds what one peer may make one pass read, in bytes.
 const readBudget = 64 << 10
 
-// owner is who a stream reports to. After broken the stream is closed.
-type owner interface {
-	connected(*stream)
-	frame(*stream, *wire.Frame, error)
-	broken(*stream, error)
-}
-
 // stream is one non-blocking TCP connection that carries frames.
 type stream struct {
 	loop       *Loop
@@ -157,7 +150,7 @@ func (s *stream) deliver(b []byte) {
 		b = rest
 		var f wire.Frame
 		err = wire.Parse(raw, &f)
-		s.owner.frame(s, &f, err)
+		s.owner.frame(s, raw, &f, err)
 	}
 }
 
@@ -170,34 +163,25 @@ func (s *stream) keep(rest []byte) {
 	s.partial = append(s.partial, rest...)
 }
 
-// send sends frames in order. What does not fit is dropped, but never a part of
-// a frame.
-func (s *stream) send(frames []wire.Frame) {
+// send implements transport.
+func (s *stream) send(frames []byte, goodbye bool) {
 	if s.fd < 0 || s.connecting || len(frames) == 0 {
 		return
 	}
-	b := s.loop.wbuf[:0]
-	for i := range frames {
-		b = wire.AppendPrefixed(b, &frames[i])
-	}
-	s.loop.wbuf = b[:0]
 	if len(s.pending) > 0 {
-		if len(s.pending)+len(b) <= maxPending && frames[len(frames)-1].Type == wire.TypeBye {
-			s.pending = append(s.pending, b...)
+		if len(s.pending)+len(frames) <= maxPending && goodbye {
+			s.pending = append(s.pending, frames...)
 			return
 		}
-		s.dropped += uint64(len(frames))
+		s.dropped++
 		return
 	}
-	n, err := unix.Write(s.fd, b)
-	if n < 0 {
-		n = 0
-	}
+	n, err := unix.Write(s.fd, frames)
 	switch {
 	case err == unix.EAGAIN:
-		s.dropped += uint64(len(frames))
-	case err == nil && n < len(b):
-		s.hold(b, n)
+		s.dropped++
+	case err == nil && n < len(frames):
+		s.hold(frames, n)
 	}
 	// Any other error is seen by the next read, which reports it in order.
 }
@@ -234,7 +218,7 @@ func (s *stream) flush() {
 	s.loop.modify(s.fd, unix.EPOLLIN|unix.EPOLLRDHUP)
 }
 
-// close ends the connection: with a RST that discards what is unsent, or with a
+// close implements transport: with a RST that discards what is unsent, or with a
 // FIN behind it.
 func (s *stream) close(reset bool) {
 	if s.fd < 0 {
@@ -258,12 +242,11 @@ func (s *stream) fail(err error) {
 	s.owner.broken(s, err)
 }
 
-// kernelLife returns when the peer's kernel was heard last on this connection:
-// tcp_info's last_ack_recv counts every segment that acknowledged something,
+// kernelLife implements transport. It may be called after the end, too: tcp_info's last_ack_recv counts every segment that acknowledged something,
 // which the kernel sends whatever its processes do. Zero when unknown.
 func (s *stream) kernelLife() mono.Instant {
 	if s.fd < 0 || s.connecting {
-		return 0
+		return s.life
 	}
 	info, err := unix.GetsockoptTCPInfo(s.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil {
@@ -272,6 +255,8 @@ func (s *stream) kernelLife() mono.Instant {
 	ago := time.Duration(min(info.Last_ack_recv, info.Last_data_recv)) * time.Millisecond
 	return clock.Now().Add(-ago)
 }
+
+func (s *stream) addrs() (local, remote netip.AddrPort) { return s.local, s.remote }
 
 func sockaddr(a netip.AddrPort) unix.Sockaddr {
 	if a.Addr().Is4() {

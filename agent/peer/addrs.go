@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package peer
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// openSpare keeps one descriptor in hand. When the limit is reached, it is given
+// up to accept and close a connection: else the loop would spin on a listening
+// socket that stays readable.
+func openSpare() int {
+	fd, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1
+	}
+	return fd
+}
+
+// socket is one listening descriptor.
+type socket struct {
+	ln   *Listener
+	fd   int
+	addr netip.AddrPort
+}
+
+// SetAddrs makes the listener listen on exactly these addresses: on TCP, and with
+// keys on UDP too. Those it listens on already are left alone; the error names
+// each one that could not be added.
+func (ln *Listener) SetAddrs(want []netip.AddrPort) error {
+	ln.socks = slices.DeleteFunc(ln.socks, func(s *socket) bool { return !ln.keep(s.fd, s.addr, want) })
+	wantUDP := want
+	if ln.ring == nil {
+		wantUDP = nil
+	}
+	ln.packets = slices.DeleteFunc(ln.packets, func(s *packetSocket) bool { return !ln.keep(s.fd, s.addr, wantUDP) })
+	var errs []error
+	for _, addr := range want {
+		if !slices.ContainsFunc(ln.socks, func(s *socket) bool { return s.addr == addr }) {
+			errs = append(errs, ln.Add(addr))
+		}
+	}
+	for _, addr := range wantUDP {
+		if !slices.ContainsFunc(ln.packets, func(s *packetSocket) bool { return s.addr == addr }) {
+			errs = append(errs, ln.addUDP(addr))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// keep closes a listening descriptor whose address is not wanted any more.
+func (ln *Listener) keep(fd int, addr netip.AddrPort, want []netip.AddrPort) bool {
+	if slices.Contains(want, addr) {
+		return true
+	}
+	ln.loop.closeFD(fd)
+	return false
+}
+
+func (ln *Listener) addUDP(addr netip.AddrPort) error {
+	s, err := ln.listenUDP(addr)
+	if err == nil {
+		ln.packets = append(ln.packets, s)
+	}
+	return err
+}
+
+// Add listens on one more address: on TCP, and with keys on UDP too, both on the
+// same port. It may be called before Run.
+func (ln *Listener) Add(addr netip.AddrPort) error {
+	family := unix.AF_INET6
+	if addr.Addr().Is4() {
+		family = unix.AF_INET
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w", addr, err)
+	}
+	if err := ln.bind(fd, family, addr); err != nil {
+		_ = unix.Close(fd)
+		return fmt.Errorf("listen on %s: %w", addr, err)
+	}
+	s := &socket{ln: ln, fd: fd, addr: localAddr(fd)}
+	if err := ln.loop.add(fd, s, unix.EPOLLIN); err != nil {
+		_ = unix.Close(fd)
+		return err
+	}
+	ln.socks = append(ln.socks, s)
+	return nil
+}
+
+func (ln *Listener) bind(fd, family int, addr netip.AddrPort) error {
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	if family == unix.AF_INET6 {
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
+	}
+	if err := unix.Bind(fd, sockaddr(addr)); err != nil {
+		return err
+	}
+	return unix.Listen(fd, unix.SOMAXCONN)
+}
+
+// Addrs returns the addresses listened on, with the ports that were chosen for
+// port 0.
+func (ln *Listener) Addrs() []netip.AddrPort {
+	var addrs []netip.AddrPort
+	for _, s := range ln.socks {
+		addrs = append(addrs, s.addr)
+	}
+	return addrs
+}
+
+// acceptBatch bounds how many connections one pass accepts, so that a flood of
+// them cannot keep the loop from its sessions.
+const acceptBatch = 64
+
+func (s *socket) ready(uint32) {
+	for range acceptBatch {
+		fd, sa, err := unix.Accept4(s.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		if err == unix.EMFILE || err == unix.ENFILE {
+			s.ln.shed(s.fd)
+			return
+		}
+		if err == unix.ECONNABORTED || err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return
+		}
+		s.ln.accept(fd, addrPort(sa))
+	}
+}
+
+// shed accepts and closes one connection with the spare descriptor.
+func (ln *Listener) shed(listening int) {
+	if ln.spare >= 0 {
+		_ = unix.Close(ln.spare)
+	}
+	if fd, _, err := unix.Accept4(listening, unix.SOCK_CLOEXEC); err == nil {
+		_ = unix.Close(fd)
+	}
+	ln.spare = openSpare()
+}
+
+func (ln *Listener) closeSpare() {
+	if ln.spare >= 0 {
+		_ = unix.Close(ln.spare)
+		ln.spare = -1
+	}
+}

@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package peer
+
+import (
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pgconmgr/pgconmgr/agent/key"
+	"github.com/pgconmgr/pgconmgr/agent/mono"
+	"github.com/pgconmgr/pgconmgr/agent/mono/clock"
+	"github.com/pgconmgr/pgconmgr/agent/wire"
+)
+
+// receiveBuffer is asked for on the watchdog's UDP sockets, in bytes. The kernel
+// gives at most net.core.rmem_max.
+const receiveBuffer = 4 << 20
+
+// datagram is conmgr's end of the UDP transport: a connected socket per session,
+// so that only the watchdog's address is heard and ICMP errors are told.
+type datagram struct {
+	loop          *Loop
+	owner         owner
+	fd            int
+	local, remote netip.AddrPort
+	life          mono.Instant
+}
+
+// openDatagram makes a connected UDP socket; the caller tells the owner that it
+// is connected, which takes no time here.
+func (l *Loop) openDatagram(to netip.AddrPort, o owner) (*datagram, error) {
+	family := unix.AF_INET6
+	if to.Addr().Is4() {
+		family = unix.AF_INET
+	}
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_UDP)
+	if err != nil {
+		return nil, fmt.Errorf("create UDP socket: %w", err)
+	}
+	if err := unix.Connect(fd, sockaddr(to)); err != nil {
+		_ = unix.Close(fd)
+		return nil, fmt.Errorf("connect to %s: %w", to, err)
+	}
+	d := &datagram{loop: l, owner: o, fd: fd, local: localAddr(fd), remote: to}
+	if err := l.add(fd, d, unix.EPOLLIN); err != nil {
+		_ = unix.Close(fd)
+		return nil, err
+	}
+	return d, nil
+}
+
+// ready implements source. ECONNREFUSED is the ICMP answer of the watchdog's own
+// host: the port is closed, the host lives.
+func (d *datagram) ready(uint32) {
+	buf := d.loop.rbuf[:packetRoom]
+	for budget := readBudget; budget > 0 && d.fd >= 0; budget -= packetRoom {
+		n, err := unix.Read(d.fd, buf)
+		switch {
+		case err == unix.EAGAIN || err == unix.EINTR:
+			return
+		case err != nil:
+			d.fail(fmt.Errorf("read from %s: %w", d.remote, err))
+			return
+		}
+		d.loop.now = clock.Now()
+		d.life = d.loop.now
+		var f wire.Frame
+		err = wire.Parse(buf[:n], &f)
+		d.owner.frame(d, buf[:n], &f, err)
+	}
+}
+
+func (d *datagram) fail(err error) {
+	d.close(true)
+	d.owner.broken(d, err)
+}
+
+// send implements transport. An error is what ICMP said of an earlier datagram,
+// which the next read reports, or a full queue, which is a loss.
+func (d *datagram) send(frames []byte, _ bool) {
+	for len(frames) > 0 && d.fd >= 0 {
+		var frame []byte
+		frame, frames = nextFrame(frames)
+		_, _ = unix.Write(d.fd, frame)
+	}
+}
+
+func (d *datagram) close(bool) {
+	if d.fd >= 0 {
+		d.loop.closeFD(d.fd)
+		d.fd = -1
+	}
+}
+
+func (d *datagram) kernelLife() mono.Instant { return d.life }
+
+func (d *datagram) addrs() (local, remote netip.AddrPort) { return d.local, d.remote }
+
+// packetSocket is one of the watchdog's UDP sockets; all its sessions share it.
+type packetSocket struct {
+	ln   *Listener
+	fd   int
+	addr netip.AddrPort
+}
+
+// endpoint is the watchdog's end of the UDP transport of one session. It answers
+// from the address that it was asked at.
+type endpoint struct {
+	sock   *packetSocket
+	remote netip.AddrPort
+	local  netip.Addr
+	heard  mono.Instant
+}
+
+func (ln *Listener) listenUDP(addr netip.AddrPort) (*packetSocket, error) {
+	family, level, option := unix.AF_INET6, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO
+	if addr.Addr().Is4() {
+		family, level, option = unix.AF_INET, unix.IPPROTO_IP, unix.IP_PKTINFO
+	}
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_UDP)
+	if err != nil {
+		return nil, fmt.Errorf("listen on UDP %s: %w", addr, err)
+	}
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
+	if family == unix.AF_INET6 {
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
+	}
+	err = unix.SetsockoptInt(fd, level, option, 1)
+	if err == nil {
+		err = unix.Bind(fd, sockaddr(addr))
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return nil, fmt.Errorf("listen on UDP %s: %w", addr, err)
+	}
+	s := &packetSocket{ln: ln, fd: fd, addr: localAddr(fd)}
+	if err := ln.loop.add(fd, s, unix.EPOLLIN); err != nil {
+		_ = unix.Close(fd)
+		return nil, err
+	}
+	return s, nil
+}
+
+// batchesPerPass bounds what one pass reads from one socket, so that a flood
+// cannot keep the loop from its timers.
+const batchesPerPass = 32
+
+// ready implements source.
+func (s *packetSocket) ready(uint32) {
+	l := s.ln.loop
+	if l.received == nil {
+		l.received = newPackets()
+	}
+	for range batchesPerPass {
+		n, err := l.received.receive(s.fd)
+		if err != nil {
+			return // EAGAIN: all read; an ICMP error is of no session in particular
+		}
+		l.now = clock.Now()
+		for i := range n {
+			b, from, to := l.received.packet(i)
+			s.packet(b, from, to)
+		}
+		if n < packetBatch {
+			return
+		}
+	}
+}
+
+// packet takes one datagram. What belongs to no session costs nothing but its
+// parsing, and a HELLO the cookie's check.
+func (s *packetSocket) packet(b []byte, from netip.AddrPort, to netip.Addr) {
+	var f wire.Frame
+	err := wire.Parse(b, &f)
+	switch {
+	case err == wire.ErrVersion && f.Type == wire.TypeHello:
+		s.refuse(&f, from, to, nil, wire.CodeVersion, wire.Version)
+	case err != nil:
+		s.ln.stats.Malformed++
+	case f.Type == wire.TypeHello:
+		s.hello(b, &f, from, to)
+	default:
+		session := s.ln.byID[f.Session]
+		if session == nil || session.remote != from {
+			s.ln.stats.Foreign++
+			return
+		}
+		if e, ok := session.transport.(*endpoint); ok {
+			e.heard = s.ln.loop.now
+			session.frame(e, b, &f, nil)
+		}
+	}
+}
+
+// hello answers a HELLO: with a cookie until the sender has proven its address.
+func (s *packetSocket) hello(b []byte, f *wire.Frame, from netip.AddrPort, to netip.Addr) {
+	ln := s.ln
+	if !ln.cookies.Check(f.Hello.Cookie, from, f.Hello.Nonce, ln.loop.now) {
+		ln.stats.Cookies++
+		s.answer(&wire.Frame{
+			Header: wire.Header{Type: wire.TypeCookie, Seq: 1},
+			Cookie: wire.Cookie{Cookie: ln.cookies.Make(from, f.Hello.Nonce, ln.loop.now), Echo: f.Hello.Nonce},
+		}, from, to, nil)
+		return
+	}
+	if old := ln.shaking[from]; old != nil {
+		if old.hello.Nonce == f.Hello.Nonce {
+			old.frame(old.transport, b, f, nil) // the WELCOME was lost
+			return
+		}
+		old.replace()
+	}
+	k, code, limit, adm := ln.judge(b, f, from)
+	if code != 0 {
+		s.refuse(f, from, to, k, code, limit)
+		return
+	}
+	ln.open(&endpoint{sock: s, remote: from, local: to, heard: ln.loop.now}, f, k, adm)
+}
+
+func (s *packetSocket) refuse(f *wire.Frame, from netip.AddrPort, to netip.Addr, k *key.Key, code wire.Code, limit uint32) {
+	s.answer(&wire.Frame{
+		Header: wire.Header{Type: wire.TypeRefuse, Seq: 1},
+		Refuse: wire.Refuse{Code: code, Limit: limit, Echo: f.Hello.Nonce},
+	}, from, to, k)
+}
+
+// answer sends one frame outside a session, sealed when there is a key. It is
+// never longer than the HELLO that it answers.
+func (s *packetSocket) answer(f *wire.Frame, to netip.AddrPort, from netip.Addr, k *key.Key) {
+	b := wire.Append(s.ln.loop.wbuf[:0], f)
+	if k != nil && f.Type == wire.TypeRefuse {
+		k.SealRefuse(b)
+	}
+	s.ln.loop.queue(s.fd, b, to, from)
+}
+
+// queue puts a datagram into the batch that the pass sends at its end.
+func (l *Loop) queue(fd int, frame []byte, to netip.AddrPort, from netip.Addr) {
+	if l.outgoing == nil {
+		l.outgoing = newPackets()
+	}
+	if l.outgoingFD != fd || l.outgoing.n == packetBatch {
+		l.flushPackets()
+	}
+	l.outgoingFD = fd
+	l.outgoing.add(frame, to, from)
+}
+
+func (l *Loop) flushPackets() {
+	if l.outgoing != nil && l.outgoing.n > 0 {
+		l.outgoing.send(l.outgoingFD)
+	}
+}
+
+// send implements transport.
+func (e *endpoint) send(frames []byte, _ bool) {
+	for len(frames) > 0 {
+		var frame []byte
+		frame, frames = nextFrame(frames)
+		e.sock.ln.loop.queue(e.sock.fd, frame, e.remote, e.local)
+	}
+}
+
+// close implements transport: there is no connection to end.
+func (e *endpoint) close(bool) {}
+
+func (e *endpoint) kernelLife() mono.Instant { return e.heard }
+
+func (e *endpoint) addrs() (local, remote netip.AddrPort) {
+	return netip.AddrPortFrom(e.local, e.sock.addr.Port()), e.remote
+}
+
