@@ -18,11 +18,11 @@ import (
 )
 
 // columns are those of SHOW INSTANCES that fit a line.
-var columns = []string{"hostaddr", "port", "attribute", "monitoring", "heartbeat", "timeline", "rtt_ms"}
+var columns = []string{"hostaddr", "port", "attribute", "monitoring", "heartbeat", "reason", "timeline"}
 
 // show runs a command on conmgr's console with psql; the first row is the heading.
 func (w *world) show(command string) ([][]string, error) {
-	ctx, cancel := w.patient()
+	ctx, cancel := w.bounded()
 	defer cancel()
 	out, err := w.psql(ctx, portConsole, "conmgr", "--csv", "-c", command).Output()
 	if err != nil {

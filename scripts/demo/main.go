@@ -18,12 +18,12 @@ import (
 	"time"
 )
 
-const usage = `usage: demo [--timeout D] [--interval D] [--patience D]     (root)
+const usage = `usage: demo [--timeout D] [--interval D] [--limit D]     (root)
 
   --timeout D    heartbeat_timeout (environment: DEMO_TIMEOUT; default 300ms)
   --interval D   heartbeat_interval (DEMO_INTERVAL; default a third of it)
-  --patience D   how long a step may take beyond the timeout before the demo
-                 fails (DEMO_PATIENCE; default 10s)
+  --limit D      how long any step may take before the demo fails
+                 (DEMO_LIMIT; default the timeout and 10s)
 
 Colours and pictures are for terminals; NO_COLOR=1 takes the colours away.
 Exit status: 0 when all that was promised has happened, 1 when not, 2 for
@@ -32,7 +32,7 @@ wrong usage.
 
 // options are the command line.
 type options struct {
-	timeout, interval, patience time.Duration
+	timeout, interval, limit time.Duration
 }
 
 func main() {
@@ -52,9 +52,6 @@ func main() {
 	defer context.AfterFunc(ctx, stop)() // a second Ctrl-C ends at once
 	s := newScreen(os.Stdout, os.Getenv)
 	if err := run(ctx, o, s); err != nil {
-		if ctx.Err() != nil {
-			err = errors.New("interrupted; everything is cleaned up")
-		}
 		s.failure(err)
 		os.Exit(1)
 	}
@@ -71,7 +68,7 @@ func parse(args []string, getenv func(string) string) (options, error) {
 	}{
 		{"timeout", "DEMO_TIMEOUT", &o.timeout, 300 * time.Millisecond},
 		{"interval", "DEMO_INTERVAL", &o.interval, 0},
-		{"patience", "DEMO_PATIENCE", &o.patience, 10 * time.Second},
+		{"limit", "DEMO_LIMIT", &o.limit, 0},
 	} {
 		flags.DurationVar(p.value, p.name, p.standard, "")
 		if text := getenv(p.env); text != "" {
@@ -89,10 +86,13 @@ func parse(args []string, getenv func(string) string) (options, error) {
 	return o, o.check()
 }
 
-// check fills in the interval and refuses what the daemons would refuse.
+// check fills in what was not given and refuses what the daemons would refuse.
 func (o *options) check() error {
 	if o.interval == 0 {
 		o.interval = (o.timeout / 3).Truncate(time.Millisecond)
+	}
+	if o.limit == 0 {
+		o.limit = o.timeout + 10*time.Second
 	}
 	switch {
 	case o.interval < 10*time.Millisecond:
@@ -101,8 +101,8 @@ func (o *options) check() error {
 		return fmt.Errorf("timeout %v: expected more than the interval, %v", o.timeout, o.interval)
 	case o.timeout > 10*time.Minute:
 		return fmt.Errorf("timeout %v: expected at most 10m", o.timeout)
-	case o.patience <= 0:
-		return fmt.Errorf("patience %v: expected more than 0", o.patience)
+	case o.limit < 0:
+		return fmt.Errorf("limit %v: expected more than 0", o.limit)
 	}
 	return nil
 }

@@ -18,6 +18,7 @@ type server struct {
 
 // scene is a moment of the story.
 type scene struct {
+	apps       [2]string
 	clientDead bool
 	servers    [2]server
 }
@@ -27,8 +28,9 @@ func (s *screen) picture(now scene) {
 	if !s.pictures {
 		return
 	}
-	client := s.box("client", clientWidth, now.clientDead, "writer   (pgx)", "report   (psql)", "", "", "localhost ports", "conmgr")
-	s.printf("\n")
+	client := s.box("client", clientWidth, now.clientDead, now.apps[0], now.apps[1],
+		"conmgr", "  :27551 primary", "  :27546 console", "")
+	s.gap()
 	for i, server := range now.servers {
 		right := s.box(server.name, serverWidth, server.dead, "PostgreSQL "+server.role, "pgwatchdog")
 		sessions, beats := s.links(now.clientDead, server)
@@ -36,7 +38,7 @@ func (s *screen) picture(now scene) {
 			s.printf("  %s%s%s\n", client[4*i+j], link, right[j])
 		}
 	}
-	s.printf("\n")
+	s.gap()
 }
 
 // box is a host as lines of the given width.
@@ -50,7 +52,7 @@ func (s *screen) box(name string, width int, dead bool, lines ...string) []strin
 	}
 	out := []string{s.paint(st, "+"+title+"+")}
 	for _, line := range lines {
-		text := pad(" "+line, width-2)
+		text := pad(cut(" "+line, width-2), width-2)
 		if dead {
 			text = s.paint(dim, text)
 		}
@@ -70,12 +72,12 @@ func (s *screen) links(clientDead bool, to server) (sessions, beats string) {
 	sessions = s.blank()
 	if clientDead || to.dead {
 		if to.sessions {
-			sessions = s.paint(red, pad(" = = = =  sessions   X  = = = >", linkWidth))
+			sessions = s.paint(red, pad(" = = = =  sessions  X  = = = >", linkWidth))
 		}
-		return sessions, s.paint(red, pad(" < - - -  heartbeat  X  - - - >", linkWidth))
+		return sessions, s.paint(red, pad(" < - - -  heartbeat X  - - - >", linkWidth))
 	}
 	if to.sessions {
-		sessions = s.paint(bold, pad(" =========  sessions  ========>", linkWidth))
+		sessions = s.paint(bold, pad(" =========  sessions  =======>", linkWidth))
 	}
-	return sessions, s.paint(green, pad(" <--------  heartbeat  ------->", linkWidth))
+	return sessions, s.paint(green, pad(" <--------  heartbeat  ------>", linkWidth))
 }

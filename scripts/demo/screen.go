@@ -33,6 +33,7 @@ type screen struct {
 	w        io.Writer
 	colors   bool
 	pictures bool
+	gapped   bool // the last line is empty
 }
 
 // newScreen shows pictures when the file is a terminal, and colours unless the
@@ -51,11 +52,24 @@ func (s *screen) paint(st style, text string) string {
 	return "\x1b[" + string(st) + "m" + text + "\x1b[0m"
 }
 
-func (s *screen) printf(format string, args ...any) { fmt.Fprintf(s.w, format, args...) }
+// printf prints whole lines.
+func (s *screen) printf(format string, args ...any) {
+	fmt.Fprintf(s.w, format, args...)
+	s.gapped = false
+}
+
+// gap leaves one empty line.
+func (s *screen) gap() {
+	if !s.gapped {
+		s.printf("\n")
+	}
+	s.gapped = true
+}
 
 // head starts a part of the story.
 func (s *screen) head(format string, args ...any) {
-	s.printf("\n%s\n", s.paint(bold, fmt.Sprintf(format, args...)))
+	s.gap()
+	s.printf("%s\n", s.paint(bold, fmt.Sprintf(format, args...)))
 }
 
 // step says what was done.
@@ -70,14 +84,12 @@ func (s *screen) command(line, output string) {
 }
 
 // failure is the last line of a demo that did not work.
-func (s *screen) failure(err error) { s.printf("\n%s %v\n", s.paint(red, "FAILED:"), err) }
-
-// fit cuts a text that is longer than max characters, in one line.
-func fit(text string, max int) string {
-	text = strings.Join(strings.Fields(text), " ")
-	return cut(text, max)
+func (s *screen) failure(err error) {
+	s.gap()
+	s.printf("%s %v\n", s.paint(red, "FAILED:"), err)
 }
 
+// cut shortens a text that is longer than max characters.
 func cut(text string, max int) string {
 	if utf8.RuneCountInString(text) <= max {
 		return text

@@ -24,6 +24,14 @@ type figures struct {
 	firstWrite   time.Duration // since the promotion was asked for
 }
 
+// What the client's applications are in the two acts.
+var (
+	working = [2]string{"writer  (pgx)", "report  (psql)"}
+	locking = [2]string{"writer  (pgx)", "psql, holds a lock"}
+)
+
+var errInterrupted = errors.New("interrupted")
+
 // run tells the whole story and cleans up, whatever happens.
 func run(ctx context.Context, o options, s *screen) (err error) {
 	begin := time.Now()
@@ -31,12 +39,16 @@ func run(ctx context.Context, o options, s *screen) (err error) {
 	s.step("heartbeat_interval %v, heartbeat_timeout %v; Linux %s", o.interval, o.timeout, kernel())
 	w, err := newWorld(ctx, o, s)
 	defer func() {
-		if err != nil && ctx.Err() == nil {
+		switch {
+		case ctx.Err() != nil:
+			err = errInterrupted
+		case err != nil:
 			w.showLogs()
 		}
 		err = errors.Join(err, w.close())
 		if err == nil {
-			s.printf("\n%s in %.1f s; nothing is left behind\n", s.paint(green, "All of it happened,"), time.Since(begin).Seconds())
+			s.gap()
+			s.printf("%s in %.1f s; nothing is left behind\n", s.paint(green, "All of it happened,"), time.Since(begin).Seconds())
 		}
 	}()
 	if err != nil {
@@ -100,7 +112,7 @@ func (w *world) serverDies(f *figures) (*writer, error) {
 	if err := w.showInstances("monitored primary", "monitored standby"); err != nil {
 		return nil, err
 	}
-	w.picture(scene{servers: [2]server{{"db1", "primary", true, false}, {"db2", "standby", false, false}}})
+	w.picture(scene{apps: working, servers: [2]server{{"db1", "primary", true, false}, {"db2", "standby", false, false}}})
 	return a, w.loseServer(a, report, f)
 }
 
@@ -136,14 +148,14 @@ func (w *world) loseServer(a *writer, report <-chan end, f *figures) error {
 	}
 	t.add(moment{at: t.zero, what: "last heartbeat of db1 reaches the client"})
 	t.add(moment{at: cut.After, what: "db1 is cut off", style: red, note: "dead"})
-	t.record(silence, "conmgr judges db1 dead, by its own record")
+	t.record(silence, "conmgr's own record of its verdict")
 	t.verdict(lost.at, "writer has its error", lost.err.Error())
 	t.verdict(query.at, "psql has its error", query.text)
 	f.slowestError = max(t.since(lost.at), t.since(query.at))
+	w.picture(scene{apps: working, servers: [2]server{{"db1", "primary", true, true}, {"db2", "standby", false, false}}})
 	if err := w.showInstances("faulted primary", "monitored standby"); err != nil {
 		return err
 	}
-	w.picture(scene{servers: [2]server{{"db1", "primary", true, true}, {"db2", "standby", false, false}}})
 	if err := w.promote(a, t, f); err != nil {
 		return err
 	}
@@ -153,7 +165,7 @@ func (w *world) loseServer(a *writer, report <-chan end, f *figures) error {
 
 // promote promotes db2 and waits for the writer to be on it.
 func (w *world) promote(a *writer, t *timeline, f *figures) error {
-	w.step("db2 is promoted: by you, Patroni, repmgr, ...; pgconmgr only notices")
+	w.head("db2 is promoted: by you, Patroni, repmgr, ...; pgconmgr only notices")
 	promoted, err := w.standby.Promote(w.ctx)
 	if err != nil {
 		return err
@@ -184,7 +196,7 @@ func (w *world) clientDies(a *writer, f *figures) error {
 		return err
 	}
 	w.step("db2     another session: UPDATE accounts ...;   waits for the lock")
-	w.picture(scene{servers: [2]server{{"db1", "", false, true}, {"db2", "primary", true, false}}})
+	w.picture(scene{apps: locking, servers: [2]server{{"db1", "", false, true}, {"db2", "primary", true, false}}})
 	return w.loseClient(waiter, f)
 }
 
@@ -222,7 +234,7 @@ func (w *world) loseClient(waiter <-chan end, f *figures) error {
 	t.verdict(gone, fmt.Sprintf("its %d backends are gone", backends), "")
 	t.verdict(free.at, "the lock is free: the UPDATE is done", "")
 	f.backendsGone, f.lockFree = t.since(gone), t.since(free.at)
-	w.picture(scene{clientDead: true, servers: [2]server{{"db1", "", false, true}, {"db2", "primary", true, false}}})
+	w.picture(scene{apps: locking, clientDead: true, servers: [2]server{{"db1", "", false, true}, {"db2", "primary", true, false}}})
 	t.show(w.screen)
 	return t.err()
 }
@@ -237,7 +249,7 @@ func (w *world) addAgent(t *timeline, backends int) error {
 		if e.Ended != backends || e.SurvivorsTotal != 0 {
 			return false, fmt.Errorf("%d of %d ended, %d survive; expected all %d to end", e.Ended, e.Backends, e.SurvivorsTotal, backends)
 		}
-		t.record(time.Duration(e.SilenceMS)*time.Millisecond, "pgwatchdog judges it dead, by its own record")
+		t.record(time.Duration(e.SilenceMS)*time.Millisecond, "pgwatchdog's own record of its verdict")
 		return true, nil
 	})
 }
@@ -274,7 +286,7 @@ func (w *world) awaitGone() (at mono.Instant, err error) {
 }
 
 func (w *world) summary(f *figures) {
-	w.head("What TCP alone would have needed, and what it took (timeout %v)", w.timeout)
+	w.head("What TCP alone needs (Linux's defaults), and what it took (timeout %v)", w.timeout)
 	for _, line := range []struct {
 		what, tcp string
 		took      time.Duration

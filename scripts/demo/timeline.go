@@ -74,7 +74,7 @@ func (t *timeline) show(s *screen) {
 		}
 		return 0
 	})
-	s.printf("\n")
+	s.gap()
 	for _, m := range t.moments {
 		what := cut(m.what, 43)
 		if m.note != "" {

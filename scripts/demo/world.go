@@ -70,7 +70,6 @@ func (w *world) close() error {
 
 // start starts instances, agents and conmgr.
 func (w *world) start() (err error) {
-	begin := time.Now()
 	if w.primary, err = w.db1.Postgres(w.ctx, agenttest.PostgresOptions{}); err != nil {
 		return err
 	}
@@ -84,14 +83,15 @@ func (w *world) start() (err error) {
 	if err != nil {
 		return err
 	}
-	w.step("db1 and db2: PostgreSQL %s, primary and streaming standby (%.1f s)",
-		strings.Fields(version[0])[0], time.Since(begin).Seconds())
 	for _, p := range []*agenttest.Postgres{w.primary, w.standby} {
 		if err := w.startAgent(p); err != nil {
 			return err
 		}
 	}
-	w.step("db1 and db2: pgwatchdog beside each")
+	server := "PostgreSQL " + strings.Fields(version[0])[0]
+	w.step("client  %v  applications and conmgr", w.client.Addr4)
+	w.step("db1     %v  %s, primary, and pgwatchdog", w.db1.Addr4, server)
+	w.step("db2     %v  %s, streaming standby, and pgwatchdog", w.db2.Addr4, server)
 	return w.startConmgr()
 }
 
@@ -118,7 +118,6 @@ func (w *world) startConmgr() (err error) {
 	if err != nil {
 		return err
 	}
-	w.step("client: conmgr, as user %s", w.conmgr.User)
 	w.command("cm_ctl start --complete -D "+w.conmgr.Dir, output)
 	return nil
 }
@@ -131,14 +130,14 @@ func (w *world) psql(ctx context.Context, port int, database string, args ...str
 	return cmd
 }
 
-// patient bounds a step: what the timeout allows, and the patience beyond it.
-func (w *world) patient() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(w.ctx, min(w.timeout, time.Minute)+w.patience)
+// bounded is the context of one step.
+func (w *world) bounded() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(w.ctx, w.limit)
 }
 
-// until looks until the fact is there, and fails when the patience is at an end.
+// until looks until the fact is there, and fails when the limit is over.
 func (w *world) until(what string, is func(context.Context) (bool, error)) error {
-	ctx, cancel := w.patient()
+	ctx, cancel := w.bounded()
 	defer cancel()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
@@ -156,9 +155,9 @@ func (w *world) until(what string, is func(context.Context) (bool, error)) error
 	}
 }
 
-// await takes what a channel delivers, and fails when the patience is at an end.
+// await takes what a channel delivers, and fails when the limit is over.
 func await[T any](w *world, what string, from <-chan T) (got T, err error) {
-	ctx, cancel := w.patient()
+	ctx, cancel := w.bounded()
 	defer cancel()
 	select {
 	case got = <-from:
@@ -172,7 +171,7 @@ func (w *world) missed(what string) error {
 	if err := w.ctx.Err(); err != nil {
 		return err
 	}
-	return fmt.Errorf("%s: did not happen within %v", what, min(w.timeout, time.Minute)+w.patience)
+	return fmt.Errorf("%s: did not happen within %v", what, w.limit)
 }
 
 // lastBeat is when the kernel behind the capture last received a heartbeat from a
