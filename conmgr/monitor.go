@@ -61,8 +61,9 @@ type watch struct {
 	index   int
 	backend Backend
 	session *peer.Session
-	refused string // last refusal and last broken attempt, to log each once
-	broken  string
+	refused  string // last refusal and last broken attempt, to log each once
+	broken   string
+	replaced string // likewise, but not again when a session is armed between
 }
 
 // newMonitor prepares the sessions to all instances; nothing happens until run.
@@ -289,7 +290,7 @@ func (w *watch) Changed(s *peer.Session, c heartbeat.Change) {
 		w.addr()
 	}
 	if c.Reason == wire.ReasonReplaced {
-		w.complain(slog.LevelError, "another conmgr of this host took the session over",
+		w.complain(&w.replaced, slog.LevelError, "another conmgr of this host took the session over",
 			"expected a conmgr.id of its own for each conmgr: was this directory copied?")
 	}
 	w.m.act(func(now mono.Instant, out *Actions) {

@@ -209,7 +209,7 @@ func TestBadInputStartup(t *testing.T) {
 	if e, ok := errors.AsType[*pgconn.PgError](err); !ok || e.Code != "22023" || !strings.Contains(e.Message+e.Hint, "prefer-standby") {
 		w.Errorf("unknown target: %v: expected 22023 and the values", err)
 	}
-	_, err = w.connectWith(w.Context(), w.client, "127.0.0.1", portConsole) // database postgres
+	_, err = w.connectAs(w.Context(), "postgres", w.client, "127.0.0.1", portConsole) // database postgres
 	if e, ok := errors.AsType[*pgconn.PgError](err); !ok || e.Code != "3D000" || !strings.Contains(e.Message+e.Hint, fmt.Sprint(portPrimary)) {
 		w.Errorf("another database: %v: expected 3D000 and the pass-through ports", err)
 	}
