@@ -57,10 +57,10 @@ type monitor struct {
 
 // watch is one instance: its session and what is asked about it.
 type watch struct {
-	m       *monitor
-	index   int
-	backend Backend
-	session *peer.Session
+	m        *monitor
+	index    int
+	backend  Backend
+	session  *peer.Session
 	refused  string // last refusal and last broken attempt, to log each once
 	broken   string
 	replaced string // likewise, but not again when a session is armed between
