@@ -184,6 +184,11 @@ func (g *gate) Admit(remote netip.AddrPort, hello *wire.Hello, c peer.Counts) pe
 	return peer.Admission{Code: code, Limit: limit, Protected: protected}
 }
 
+// OtherVersion implements peer.Acceptor.
+func (g *gate) OtherVersion(remote netip.AddrPort) {
+	g.refusals.note(g.server.loop.Now(), remote.Addr(), wire.CodeVersion, wire.Version)
+}
+
 // Changed implements peer.Handler.
 func (g *gate) Changed(s *peer.Session, c heartbeat.Change) {
 	g.logChange(s, c)

@@ -36,6 +36,8 @@ func (r *refusals) note(now mono.Instant, remote netip.Addr, code wire.Code, lim
 
 func refusalText(code wire.Code) (why, hint string) {
 	switch code {
+	case wire.CodeVersion:
+		return "it speaks another version of the heartbeat protocol", "run the same version of pgconmgr on both hosts"
 	case wire.CodeFull:
 		return "full", "increase watchdog.max_heartbeat_connections"
 	case wire.CodeInterval:

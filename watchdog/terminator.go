@@ -47,6 +47,9 @@ type TerminatorConfig struct {
 	// Connect opens the connection that the terminator keeps, with the rights to
 	// see and to end sessions. Required.
 	Connect func(context.Context) (*pgconn.PgConn, error)
+	// Known reports that the operator hears of this failure to connect from
+	// elsewhere; nil: never. Safe for concurrent use.
+	Known func(error) bool
 	// Timeout is watchdog.terminate_timeout: how long signalled sessions have to
 	// go. 0 means 10 s.
 	Timeout time.Duration
@@ -153,7 +156,7 @@ func NewTerminator(cfg TerminatorConfig) *Terminator {
 	}
 	return &Terminator{
 		cfg: cfg, log: cfg.Log,
-		conn:   keptConn{connect: cfg.Connect, log: cfg.Log},
+		conn:   keptConn{connect: cfg.Connect, known: cfg.Known, log: cfg.Log},
 		byID:   make(map[uint64]*run),
 		active: make(map[netip.Addr]*run),
 	}

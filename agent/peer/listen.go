@@ -36,6 +36,9 @@ type Acceptor interface {
 	Handler
 	// Admit weighs a HELLO.
 	Admit(remote netip.AddrPort, hello *wire.Hello, c Counts) Admission
+	// OtherVersion is told of a first frame in another version of the
+	// protocol, which is refused.
+	OtherVersion(remote netip.AddrPort)
 }
 
 // ListenConfig describes a listener.
@@ -237,6 +240,7 @@ func (h *halfOpen) frame(t *stream, f *wire.Frame, err error) {
 	switch {
 	case err == wire.ErrVersion:
 		code, limit = wire.CodeVersion, wire.Version
+		h.ln.acceptor.OtherVersion(t.remote)
 	case err != nil || f.Type != wire.TypeHello:
 		h.evict()
 		return

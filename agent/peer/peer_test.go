@@ -91,6 +91,8 @@ func (r *recorder) Broken(_ *Session, err error) {
 	r.broken = append(r.broken, err)
 }
 
+func (r *recorder) OtherVersion(netip.AddrPort) {}
+
 func (r *recorder) Admit(_ netip.AddrPort, h *wire.Hello, c Counts) Admission {
 	if r.admit == nil {
 		return Admission{}
