@@ -43,6 +43,7 @@ type setup struct {
 	postgres          map[string]string // postgresql.conf of both instances
 	fresh             bool              // db2 is a cluster of its own
 	away              time.Duration     // how long the row leaves something away
+	policyOff         bool              // the row's policies are the defaults
 	stopMode          string            // of cm_ctl stop, instead of the row's own
 	// impatient bounds every expectation, for variants that must fail.
 	impatient time.Duration
