@@ -66,7 +66,7 @@ func (w *world) lockHolders() []holder {
 	// In a loop that never looks at its socket.
 	apps[1].begin("DO $$ BEGIN LOOP PERFORM 1; END LOOP; END $$")
 	apps[2].copyIn("COPY t2 FROM STDIN")
-	apps[3].copyOut("COPY (SELECT repeat('x', 1000) FROM generate_series(1, 1000000000)) TO STDOUT")
+	apps[3].copyOut("COPY (SELECT repeat('x', 1000), generate_series(1, 1000000000)) TO STDOUT")
 	apps[4].begin("LOCK TABLE contended")
 	w.expect("all at work", func() bool {
 		return agenttest.MustQuery(w, w.primary, `SELECT count(*) FROM pg_stat_activity
