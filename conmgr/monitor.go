@@ -286,6 +286,9 @@ func (w *watch) Changed(s *peer.Session, c heartbeat.Change) {
 		}
 		w.m.fleet.Changed(now, w.index, c, out)
 	})
+	if c.To == wire.StateDown && c.Reason == wire.ReasonNoAnswer {
+		w.unreached(fmt.Sprintf("no answer within heartbeat_connect_timeout (%v)", w.m.cfg.HeartbeatConnectTimeout))
+	}
 	if c.To == wire.StateDown {
 		w.pick(c.From == wire.StateInit)
 	}
@@ -312,11 +315,23 @@ func (w *watch) Refused(_ *peer.Session, r wire.Refuse) {
 
 // Broken implements peer.Handler.
 func (w *watch) Broken(s *peer.Session, err error) {
-	w.complain(slog.LevelDebug, "heartbeat connection ended", err.Error())
+	w.unreached(err.Error())
 }
 
-// complain logs trouble with a watchdog once per kind until a session is armed.
+// unreached tells that there is no session and why. An instance that was heard of
+// before has its own messages.
+func (w *watch) unreached(why string) {
+	level := slog.LevelDebug
+	if w.m.View().Instances[w.index].Monitoring == Unknown {
+		level = slog.LevelWarn
+	}
+	w.complain(level, "no heartbeat with watchdog", why)
+}
+
+// complain shows trouble with a watchdog, and logs it once per kind until a
+// session is armed.
 func (w *watch) complain(level slog.Level, message, why string) {
+	w.m.act(func(_ mono.Instant, out *Actions) { w.m.fleet.Trouble(w.index, why, out) })
 	if w.trouble == why {
 		return
 	}
