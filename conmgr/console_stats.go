@@ -87,7 +87,7 @@ func (s *Server) Event(e Event) {
 func (s *Server) recordFault(f Fault, n *InstanceView, told int, took time.Duration) {
 	s.stats.faults.Add(1)
 	s.stats.told.Add(int64(told))
-	s.Event(Event{Kind: "fault", Instance: n.Number, Reason: f.Reason, Silence: f.Silence,
+	s.Event(Event{Kind: "fault", Instance: new(n.Number), Reason: f.Reason, Silence: f.Silence,
 		Applications: told, Detail: n.Why})
 	if told > 0 {
 		s.log.Log(context.Background(), s.opts.LevelLog, "applications told of a fault", "instance", n.Number, "host", n.Host,

@@ -121,7 +121,7 @@ func (o *ServerOptions) check() error {
 type Event struct {
 	At           time.Time
 	Kind         string        // fault, state, shutdown, ...
-	Instance     int           // the number of the instance, 0 for none
+	Instance     *int          // the number of the instance, nil for none
 	Reason       string        // one or two words
 	Silence      time.Duration // 0 when that says nothing
 	Applications int           // how many were told
