@@ -22,6 +22,7 @@ func proveOnce(t *testing.T, name string, with func(s *setup), run func(w *world
 	agenttest.NeedLab(t)
 	agenttest.NeedPostgres(t)
 	s := fast()
+	calm(&s)
 	s.noConmgr = true
 	with(&s)
 	if why := runRow(t, row{name: name, run: run}, s, "100ms"); why != "" {

@@ -234,7 +234,7 @@ func (p pipe) expectAlive(what string) {
 // warrant for its old ones still runs: the new ones are untouched.
 func TestComeback(t *testing.T) {
 	prove(t, row{
-		name: "comeback", with: alone, off: dryRun,
+		name: "comeback", with: func(s *setup) { calm(s); alone(s) }, off: dryRun,
 		run: func(w *world) {
 			old := w.crowd(w.through(portPrimary))
 			// Stands still: the warrant cannot be done before it goes on.
@@ -262,7 +262,7 @@ func TestComeback(t *testing.T) {
 func TestSuperuser(t *testing.T) {
 	prove(t, row{
 		name: "superuser", off: dryRun,
-		with: func(s *setup) { alone(s); s.noAgents, s.noConmgr = true, true },
+		with: func(s *setup) { calm(s); alone(s); s.noAgents, s.noConmgr = true, true },
 		run: func(w *world) {
 			w.must(w.primary.CreateRole(w.Context(), "agent", "pg_monitor", "pg_signal_backend"))
 			w.must(w.primary.CreateRole(w.Context(), "app"))

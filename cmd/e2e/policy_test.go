@@ -35,7 +35,7 @@ func TestOnShutdown(t *testing.T) {
 // which have an action each for the same case.
 func provePolicy(t *testing.T, parameter, first, second string, end func(w *world)) {
 	prove(t, row{
-		name: parameter, with: func(s *setup) { s.noAgents, s.noConmgr = true, true },
+		name: parameter, with: func(s *setup) { calm(s); s.noAgents, s.noConmgr = true, true },
 		off: func(s *setup) { s.policyOff = true }, // the defaults
 		run: func(w *world) {
 			w.startAgentsWith(parameter, first, second)
@@ -117,7 +117,7 @@ func TestDryRun(t *testing.T) {
 func TestSharedAddress(t *testing.T) {
 	prove(t, row{
 		name: "shared-address", off: func(s *setup) { s.agents["watchdog.shared_address"] = "terminate" },
-		with: func(s *setup) { alone(s); s.agents["watchdog.on_disconnect"] = "terminate" },
+		with: func(s *setup) { calm(s); alone(s); s.agents["watchdog.on_disconnect"] = "terminate" },
 		run: func(w *world) {
 			second := w.startConmgrAs(w.client, "second", map[string]string{"port": "27556", "proxy_listen": "'27561:primary'"})
 			w.awaitMonitored(second)
@@ -137,6 +137,7 @@ func TestProtect(t *testing.T) {
 	prove(t, row{
 		name: "protect", off: func(s *setup) { s.agents["watchdog.protect"] = "192.0.2.1" },
 		with: func(s *setup) {
+			calm(s)
 			alone(s)
 			s.noConmgr = true
 			s.agents["watchdog.on_disconnect"] = "terminate"
@@ -160,6 +161,7 @@ func TestClientsRefused(t *testing.T) {
 	prove(t, row{
 		name: "clients-refused", off: func(s *setup) { delete(s.agents, "watchdog.clients") },
 		with: func(s *setup) {
+			calm(s)
 			alone(s)
 			s.noConmgr = true
 			s.agents["watchdog.clients"] = "192.0.2.0/24, fd00:dead::/64"
