@@ -300,7 +300,7 @@ func (w *watch) Changed(s *peer.Session, c heartbeat.Change) {
 		w.m.fleet.Changed(now, w.index, c, out)
 	})
 	if c.From == wire.StateInit && c.Reason == wire.ReasonNoAnswer {
-		w.complain(&w.broken, slog.LevelWarn, notReached, fmt.Sprintf("no answer within heartbeat_connect_timeout = %v", w.m.cfg.HeartbeatConnectTimeout))
+		w.unreached("no answer: expected pgwatchdog at this address and port, and no firewall in between")
 	}
 	if c.To == wire.StateDown {
 		w.pick(c.From == wire.StateInit)
@@ -332,14 +332,25 @@ func (w *watch) Broken(s *peer.Session, err error) {
 		w.m.log.Debug("heartbeat connection ended", "instance", w.name(), "remote", s.Remote(), "why", err)
 		return
 	}
-	w.complain(&w.broken, slog.LevelWarn, notReached, err.Error())
+	w.unreached(err.Error())
+}
+
+// unreached tells that there is no session and why. An instance that was heard of
+// before has its own messages.
+func (w *watch) unreached(why string) {
+	level := slog.LevelDebug
+	if w.m.View().Instances[w.index].Monitoring == Unknown {
+		level = slog.LevelWarn
+	}
+	w.complain(&w.broken, level, notReached, why)
 }
 
 const notReached = "watchdog not reached"
 
-// complain logs trouble with a watchdog, but not the same as last time, until a
-// session is armed.
+// complain shows trouble with a watchdog, and logs it unless it is the same as
+// last time, until a session is armed.
 func (w *watch) complain(last *string, level slog.Level, message, why string) {
+	w.m.act(func(_ mono.Instant, out *Actions) { w.m.fleet.Trouble(w.index, why, out) })
 	if *last == why {
 		return
 	}

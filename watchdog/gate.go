@@ -302,8 +302,8 @@ func (g *gate) order(call func(now mono.Instant, out *Orders)) {
 // report logs what the docket decided and keeps it as an event.
 func (g *gate) report(e DocketEvent) {
 	level := slog.LevelInfo
-	if e.Kind == DocketWarrant || e.Kind == DocketOverflow {
-		level = slog.LevelWarn
+	if e.Kind == DocketWarrant && e.Case != CaseShutdown || e.Kind == DocketOverflow {
+		level = slog.LevelWarn // but a stopped conmgr is everyday life
 	}
 	args := []any{"peer", e.Addr, "session", e.Session, "case", e.Case, "why", e.Reason,
 		"silence", e.Silence.Round(time.Millisecond)}

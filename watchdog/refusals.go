@@ -30,7 +30,17 @@ func (r *refusals) note(now mono.Instant, remote netip.Addr, code wire.Code, lim
 		return
 	}
 	why, hint := refusalText(code)
-	r.log.Warn("conmgr refused", "peer", remote, "why", why, "limit", limit, "hint", hint, "more_since_last", r.kept[code])
+	args := []any{"peer", remote, "why", why}
+	if limit != 0 {
+		args = append(args, "limit", limit)
+	}
+	if hint != "" {
+		args = append(args, "hint", hint)
+	}
+	if more := r.kept[code]; more > 0 {
+		args = append(args, "more_since_last", more)
+	}
+	r.log.Warn("conmgr refused", args...)
 	r.last[code], r.kept[code] = now, 0
 }
 
