@@ -47,7 +47,7 @@ func (k *keptConn) ensure(ctx context.Context, now mono.Instant) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	conn, err := k.connect(ctx)
+	conn, err := k.open(ctx)
 	if err != nil {
 		if k.err == nil || k.backoff == 0 {
 			k.log.Error("terminator cannot connect, sessions of lost clients stay until it can", "err", err)
@@ -62,6 +62,26 @@ func (k *keptConn) ensure(ctx context.Context, now mono.Instant) {
 	}
 	k.conn, k.err, k.backoff = conn, nil, 0
 	k.pid.Store(conn.PID())
+}
+
+// open connects and readies the connection.
+func (k *keptConn) open(ctx context.Context) (*pgconn.PgConn, error) {
+	conn, err := k.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := prepare(ctx, conn); err != nil {
+		closeSoon(conn)
+		return nil, err
+	}
+	return conn, nil
+}
+
+// closeSoon says goodbye, but does not wait long for it.
+func closeSoon(conn *pgconn.PgConn) {
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	_ = conn.Close(ctx)
 }
 
 // lost gives the connection up. The next ensure tries at once: its slot may
@@ -113,9 +133,7 @@ func (k *keptConn) close() {
 	if k.conn == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
-	defer cancel()
-	_ = k.conn.Close(ctx)
+	closeSoon(k.conn)
 	k.conn = nil
 	k.pid.Store(0)
 }
