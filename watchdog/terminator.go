@@ -212,6 +212,11 @@ func (t *Terminator) PID() uint32 { return t.conn.pid.Load() }
 // stopped. It returns ctx's error.
 func (t *Terminator) Run(ctx context.Context) error {
 	defer t.conn.close()
+	written := make(chan struct{}, 1)
+	var syncing sync.WaitGroup
+	syncing.Go(func() { t.syncEvents(written) })
+	defer syncing.Wait()
+	defer close(written)
 	for ctx.Err() == nil {
 		t.accept()
 		r := t.due(clock.Now(), (*run).needsNoDatabase)
@@ -223,12 +228,14 @@ func (t *Terminator) Run(ctx context.Context) error {
 			t.step(ctx, r)
 			continue
 		}
-		t.syncEvents()
+		select {
+		case written <- struct{}{}:
+		default:
+		}
 		t.idle(ctx)
 	}
 	t.accept()
 	t.stopAll()
-	t.syncEvents()
 	return ctx.Err()
 }
 
@@ -321,11 +328,17 @@ func (t *Terminator) nextDue() mono.Instant {
 	return next
 }
 
-func (t *Terminator) syncEvents() {
+// syncEvents sees records through to the disk after each token, and once more
+// when the channel closes. It has a goroutine of its own: the next dead client
+// must not wait for the disk.
+func (t *Terminator) syncEvents(written <-chan struct{}) {
 	if t.cfg.Events == nil {
 		return
 	}
-	if err := t.cfg.Events.Sync(); err != nil {
-		t.log.Error("events not written", "err", err)
+	for open := true; open; {
+		_, open = <-written
+		if err := t.cfg.Events.Sync(); err != nil {
+			t.log.Error("events not written", "err", err)
+		}
 	}
 }

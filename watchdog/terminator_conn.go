@@ -49,7 +49,7 @@ func (k *keptConn) ensure(ctx context.Context, now mono.Instant) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	conn, err := k.connect(ctx)
+	conn, err := k.open(ctx)
 	if err != nil {
 		k.err = err
 		k.complain(err)
@@ -75,6 +75,26 @@ func (k *keptConn) complain(err error) {
 		args = append(args, "hint", hint)
 	}
 	k.log.Error("terminator cannot connect, sessions of lost clients stay until it can", args...)
+}
+
+// open connects and readies the connection.
+func (k *keptConn) open(ctx context.Context) (*pgconn.PgConn, error) {
+	conn, err := k.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := prepare(ctx, conn); err != nil {
+		closeSoon(conn)
+		return nil, err
+	}
+	return conn, nil
+}
+
+// closeSoon says goodbye, but does not wait long for it.
+func closeSoon(conn *pgconn.PgConn) {
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	_ = conn.Close(ctx)
 }
 
 // lost gives the connection up. The next ensure tries at once: its slot may
@@ -126,9 +146,7 @@ func (k *keptConn) close() {
 	if k.conn == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
-	defer cancel()
-	_ = k.conn.Close(ctx)
+	closeSoon(k.conn)
 	k.conn = nil
 	k.pid.Store(0)
 }
