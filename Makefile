@@ -35,8 +35,10 @@ install-deps: ## install what the tests need and the machine lacks (Debian, root
 	@$(MAKE) need-go
 
 .PHONY: demo
-demo: need-go ## show a dead host being noticed on both sides (root)
-	go run ./scripts/demo
+demo: install-deps ## show a dead host being noticed on both sides (root)
+	@mkdir -p bin
+	@go build -o bin/demo ./scripts/demo
+	@bin/demo
 
 .PHONY: lab
 lab: need-go ## start client, db1 and db2 to play with (root)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pgconmgr/pgconmgr/agent/mono"
+	"github.com/pgconmgr/pgconmgr/agent/wire"
 )
 
 // show makes the rows of a console table.
@@ -59,7 +60,7 @@ func showInstances(v *View, now mono.Instant) []row {
 		n := &v.Instances[i]
 		rows = append(rows, row{
 			int64(n.Number), n.Host, n.address(), int64(n.Port), n.Monitoring.String(),
-			n.Heartbeat.String(), attributeOf(n), n.Instance.Status.String(), onOff(n.Instance.ReadOnly),
+			n.Heartbeat.String(), attributeOf(n), n.Instance.Status.String(), readOnly(&n.Instance),
 			positive(int64(n.Instance.Timeline)), lsn(n.Instance.WAL), systemID(n.Instance.SystemID),
 			milliseconds(n.RTT), heardMS(n.Heard, now), int64(n.Lost), int64(n.Received),
 			n.Reason.String(), n.Why,
@@ -154,8 +155,12 @@ func instanceNumber(n *int) any {
 	return int64(*n)
 }
 
-func onOff(b bool) string {
-	if b {
+// readOnly is empty while the instance's state is unknown.
+func readOnly(i *wire.Instance) string {
+	switch {
+	case i.Status == wire.StatusUnknown:
+		return ""
+	case i.ReadOnly:
 		return "on"
 	}
 	return "off"
@@ -176,12 +181,12 @@ func systemID(id uint64) string {
 	return strconv.FormatUint(id, 10)
 }
 
-// milliseconds prints with microseconds; empty while unknown.
-func milliseconds(d time.Duration) string {
+// milliseconds is NULL while unknown.
+func milliseconds(d time.Duration) any {
 	if d == 0 {
-		return ""
+		return nil
 	}
-	return strconv.FormatFloat(float64(d.Microseconds())/1000, 'f', 3, 64)
+	return float64(d.Microseconds()) / 1000
 }
 
 // heardMS is how long ago the last valid frame came, NULL for never.

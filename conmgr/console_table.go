@@ -5,6 +5,7 @@ package conmgr
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 	"strconv"
 
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -12,8 +13,9 @@ import (
 
 // Type OIDs of the console's columns (pg_type.dat): there are no others.
 const (
-	oidText = 25
-	oidInt8 = 20
+	oidText   = 25
+	oidInt8   = 20
+	oidFloat8 = 701
 )
 
 // column is one column of an answer.
@@ -25,7 +27,10 @@ type column struct {
 func text(name string) column    { return column{name, oidText} }
 func int8col(name string) column { return column{name, oidInt8} }
 
-// row holds a value per column: nil is NULL, text is string, int8 is int64.
+func float8col(name string) column { return column{name, oidFloat8} }
+
+// row holds a value per column: nil is NULL, text is string, int8 is int64, float8
+// is float64.
 type row []any
 
 // consoleTables are the answers of SHOW. They are an API: see the package
@@ -34,7 +39,7 @@ var consoleTables = map[string][]column{
 	"status": {text("status"), int8col("pid"), text("started"), text("version"), int8col("applications"), int8col("instances")},
 	"instances": {int8col("number"), text("host"), text("hostaddr"), int8col("port"), text("monitoring"),
 		text("heartbeat"), text("attribute"), text("status"), text("read_only"), int8col("timeline"), text("wal"),
-		text("system_identifier"), text("rtt_ms"), int8col("heard_ms"), int8col("lost"), int8col("received"),
+		text("system_identifier"), float8col("rtt_ms"), int8col("heard_ms"), int8col("lost"), int8col("received"),
 		text("reason"), text("why")},
 	"applications": {int8col("id"), text("kind"), text("addr"), int8col("port"), int8col("pid"), int8col("uid"),
 		text("target"), int8col("instance"), text("host"), text("connected"), text("state")},
@@ -69,7 +74,7 @@ func appendRowDescription(b []byte, cols []column, formats []int16) []byte {
 	fields := make([]pgproto3.FieldDescription, len(cols))
 	for i, c := range cols {
 		size := int16(-1)
-		if c.oid == oidInt8 {
+		if c.oid != oidText {
 			size = 8
 		}
 		fields[i] = pgproto3.FieldDescription{
@@ -89,7 +94,8 @@ func appendRow(b []byte, r row, formats []int16) []byte {
 	return appendMessage(b, &pgproto3.DataRow{Values: values})
 }
 
-// encodeValue encodes as textout and textsend, int8out and int8send do.
+// encodeValue encodes as textout and textsend, int8out and int8send, float8out
+// (three decimals) and float8send do.
 func encodeValue(v any, format int16) []byte {
 	switch v := v.(type) {
 	case nil:
@@ -101,6 +107,11 @@ func encodeValue(v any, format int16) []byte {
 			return binary.BigEndian.AppendUint64(nil, uint64(v))
 		}
 		return strconv.AppendInt(nil, v, 10)
+	case float64:
+		if format == pgproto3.BinaryFormat {
+			return binary.BigEndian.AppendUint64(nil, math.Float64bits(v))
+		}
+		return strconv.AppendFloat(nil, v, 'f', 3, 64)
 	}
 	panic(fmt.Sprintf("conmgr: a console value of type %T", v))
 }

@@ -39,7 +39,7 @@ func TestConsoleColumns(t *testing.T) {
 	f := mustServe(t, nil)
 	for command, want := range map[string]string{
 		"SHOW STATUS":       "status pid:20 started version applications:20 instances:20",
-		"SHOW INSTANCES":    "number:20 host hostaddr port:20 monitoring heartbeat attribute status read_only timeline:20 wal system_identifier rtt_ms heard_ms:20 lost:20 received:20 reason why",
+		"SHOW INSTANCES":    "number:20 host hostaddr port:20 monitoring heartbeat attribute status read_only timeline:20 wal system_identifier rtt_ms:701 heard_ms:20 lost:20 received:20 reason why",
 		"SHOW APPLICATIONS": "id:20 kind addr port:20 pid:20 uid:20 target instance:20 host connected state",
 		"SHOW CONFIG":       "name value file default context",
 		"SHOW EVENTS":       "at kind instance:20 reason silence_ms:20 applications:20 detail",
@@ -70,6 +70,26 @@ func TestConsoleColumns(t *testing.T) {
 				t.Errorf("%s, %s: -want +got\n%s", command, mode, diff)
 			}
 		}
+	}
+}
+
+// What an operator reads: the first instance has number 0, what is not known is
+// NULL or empty, figures are numbers.
+func TestConsoleRows(t *testing.T) {
+	events := showEvents([]Event{{Kind: "fault", Instance: new(0)}, {Kind: "shutdown"}})
+	if events[0][2] != any(int64(0)) || events[1][2] != nil {
+		t.Errorf("instances of the events are %v and %v, want 0 and NULL", events[0][2], events[1][2])
+	}
+	v := &View{Instances: []InstanceView{{}, {RTT: 1234567, Instance: wire.Instance{Status: wire.StatusUp}}}}
+	rows := showInstances(v, 0)
+	for i, want := range [][2]any{{nil, ""}, {1.234, "off"}} {
+		if got := [2]any{rows[i][12], rows[i][8]}; got != want {
+			t.Errorf("rtt_ms and read_only of %d are %v, want %v", i, got, want)
+		}
+	}
+	text, binary := encodeValue(1.5, 0), encodeValue(1.5, 1)
+	if string(text) != "1.500" || string(binary) != "\x3f\xf8\x00\x00\x00\x00\x00\x00" {
+		t.Errorf("1.5 is %q and %x", text, binary)
 	}
 }
 

@@ -14,16 +14,16 @@
 // follows is an interface that drivers build on: names, types, order,
 // SQLSTATEs and the payload change only by addition at the end.
 //
-// Columns are text (OID 25) or, where marked, int8 (OID 20). An unknown text
-// is empty, an unknown int8 is NULL. Times are RFC 3339 in UTC with
+// Columns are text (OID 25) or, where marked, int8 (OID 20) or float8 (OID
+// 701). An unknown text is empty, an unknown number is NULL. Times are RFC 3339 in UTC with
 // milliseconds.
 //
 //	SHOW STATUS        status, pid int8, started, version, applications int8,
 //	                   instances int8
 //	SHOW INSTANCES     number int8, host, hostaddr, port int8, monitoring,
 //	                   heartbeat, attribute, status, read_only, timeline int8,
-//	                   wal, system_identifier, rtt_ms, heard_ms int8,
-//	                   lost int8, received int8, reason, why
+//	                   wal, system_identifier, rtt_ms float8,
+//	                   heard_ms int8, lost int8, received int8, reason, why
 //	SHOW APPLICATIONS  id int8, kind, addr, port int8, pid int8, uid int8,
 //	                   target, instance int8, host, connected, state
 //	SHOW CONFIG        name, value, file, default, context
@@ -39,7 +39,7 @@
 // In SHOW INSTANCES monitoring is unknown, monitored, unmonitored, faulted or
 // foreign; heartbeat is down, init, up, late or suspect; attribute is primary,
 // standby or unknown; status is up, down, unresponsive or unknown; read_only is
-// on or off; wal is printed as pg_lsn is; rtt_ms has three decimals; heard_ms
+// on, off or, while the status is unknown, empty; wal is printed as pg_lsn is; rtt_ms has three decimals; heard_ms
 // is the age of the last valid heartbeat.
 //
 // In SHOW APPLICATIONS kind is console, passthrough or proxy. Only conmgr's own

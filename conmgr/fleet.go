@@ -103,6 +103,7 @@ type member struct {
 	mon     Monitoring
 	since   mono.Instant
 	why     string
+	trouble string // why no session comes about; empty while one is armed
 	session wire.State
 	reason  wire.Reason
 	state   wire.Instance // the latest whose status was known, Paused and DryRun aside
@@ -152,6 +153,7 @@ func (f *Fleet) Changed(now mono.Instant, i int, c heartbeat.Change, out *Action
 			f.verdict(now, m, c, out)
 		}
 	case c.To == wire.StateUp:
+		m.trouble = ""
 		if m.mon == Monitored {
 			m.opinion.end()
 		}
@@ -215,6 +217,14 @@ func (f *Fleet) alive(m *member, at mono.Instant) {
 func (f *Fleet) Door(now mono.Instant, i int, r DoorResult, out *Actions) {
 	f.answered(now, f.enter(now, i), r, out)
 	f.settle(now, out)
+}
+
+// Trouble takes why an attempt to reach the agent of instance i failed, for
+// people to read.
+func (f *Fleet) Trouble(i int, why string, out *Actions) {
+	m := &f.members[i]
+	out.ViewChanged = out.ViewChanged || m.trouble != why
+	m.trouble = why
 }
 
 // Addr takes the address that instance i has now.

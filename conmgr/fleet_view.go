@@ -5,6 +5,7 @@ package conmgr
 import (
 	"strings"
 
+	"github.com/pgconmgr/pgconmgr/agent/heartbeat"
 	"github.com/pgconmgr/pgconmgr/agent/mono"
 )
 
@@ -29,8 +30,12 @@ func (m *member) view() InstanceView {
 }
 
 func (m *member) explain() string {
+	parts := []string{m.why}
 	if m.place != placeGood && m.inUse() {
-		return strings.TrimPrefix(m.why+"; "+m.lossText, "; ")
+		parts = append(parts, m.lossText)
 	}
-	return m.why
+	if m.trouble != "" && !heartbeat.Armed(m.session) {
+		parts = append(parts, "its watchdog: "+m.trouble)
+	}
+	return strings.TrimPrefix(strings.Join(parts, "; "), "; ")
 }

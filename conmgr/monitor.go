@@ -57,11 +57,13 @@ type monitor struct {
 
 // watch is one instance: its session and what is asked about it.
 type watch struct {
-	m       *monitor
-	index   int
-	backend Backend
-	session *peer.Session
-	trouble string // last error of an attempt, to log each kind once
+	m        *monitor
+	index    int
+	backend  Backend
+	session  *peer.Session
+	refused  string // last refusal and last broken attempt, to log each once
+	broken   string
+	replaced string // likewise, but not again when a session is armed between
 }
 
 // newMonitor prepares the sessions to all instances; nothing happens until run.
@@ -284,11 +286,11 @@ func (w *watch) Changed(s *peer.Session, c heartbeat.Change) {
 		return
 	}
 	if c.To == wire.StateUp {
-		w.trouble = ""
+		w.refused, w.broken = "", ""
 		w.addr()
 	}
 	if c.Reason == wire.ReasonReplaced {
-		w.complain(slog.LevelError, "another conmgr of this host took the session over",
+		w.complain(&w.replaced, slog.LevelError, "another conmgr of this host took the session over",
 			"expected a conmgr.id of its own for each conmgr: was this directory copied?")
 	}
 	w.m.act(func(now mono.Instant, out *Actions) {
@@ -297,6 +299,9 @@ func (w *watch) Changed(s *peer.Session, c heartbeat.Change) {
 		}
 		w.m.fleet.Changed(now, w.index, c, out)
 	})
+	if c.From == wire.StateInit && c.Reason == wire.ReasonNoAnswer {
+		w.unreached("no answer: expected pgwatchdog at this address and port, and no firewall in between")
+	}
 	if c.To == wire.StateDown {
 		w.pick(c.From == wire.StateInit)
 	}
@@ -318,20 +323,38 @@ func (w *watch) Told(s *peer.Session) {
 
 // Refused implements peer.Handler.
 func (w *watch) Refused(_ *peer.Session, r wire.Refuse) {
-	w.complain(slog.LevelError, "watchdog refuses the heartbeat", refusal(r, w.m.cfg))
+	w.complain(&w.refused, slog.LevelError, "watchdog refuses the heartbeat", refusal(r, w.m.cfg))
 }
 
 // Broken implements peer.Handler.
 func (w *watch) Broken(s *peer.Session, err error) {
-	w.complain(slog.LevelDebug, "heartbeat connection ended", err.Error())
-}
-
-// complain logs trouble with a watchdog once per kind until a session is armed.
-func (w *watch) complain(level slog.Level, message, why string) {
-	if w.trouble == why {
+	if heartbeat.Armed(s.Machine().State()) || w.refused != "" {
+		w.m.log.Debug("heartbeat connection ended", "instance", w.name(), "remote", s.Remote(), "why", err)
 		return
 	}
-	w.trouble = why
+	w.unreached(err.Error())
+}
+
+// unreached tells that there is no session and why. An instance that was heard of
+// before has its own messages.
+func (w *watch) unreached(why string) {
+	level := slog.LevelDebug
+	if w.m.View().Instances[w.index].Monitoring == Unknown {
+		level = slog.LevelWarn
+	}
+	w.complain(&w.broken, level, notReached, why)
+}
+
+const notReached = "watchdog not reached"
+
+// complain shows trouble with a watchdog, and logs it unless it is the same as
+// last time, until a session is armed.
+func (w *watch) complain(last *string, level slog.Level, message, why string) {
+	w.m.act(func(_ mono.Instant, out *Actions) { w.m.fleet.Trouble(w.index, why, out) })
+	if *last == why {
+		return
+	}
+	*last = why
 	w.m.log.Log(w.m.ctx, level, message, "instance", w.name(), "remote", w.session.Remote(), "why", why)
 }
 

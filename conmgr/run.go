@@ -134,10 +134,8 @@ func (d *daemon) run(ctx context.Context) error {
 		d.awaitShutdown(ctx, running)
 		return nil
 	})
-	d.log.Log(ctx, LevelLog, "conmgr starts", "port", d.server.Port(), "instances", len(d.options.Config.Backends))
-	err := g.Wait()
-	d.log.Log(ctx, LevelLog, "conmgr stops")
-	return err
+	d.log.Log(ctx, LevelLog, "ready for applications", "port", d.server.Port(), "proxy_ports", len(d.server.ProxyPorts()))
+	return g.Wait()
 }
 
 // awaitShutdown returns when conmgr is to end: everybody has been told. A smart

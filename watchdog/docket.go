@@ -67,7 +67,7 @@ type ArmedRecord struct {
 // Rules beyond the drawing:
 //
 //   - Unarmed sessions and protected addresses never enter.
-//   - The policy's wait lasts one timeout of the session, 3 s at least.
+//   - A wait lasts one timeout of the session, 3 s at least.
 //   - A wait is watched in quarters: when the caller comes late by more than a
 //     quarter of the timeout, the agent itself stood still and the wait starts
 //     anew (design 4.3).

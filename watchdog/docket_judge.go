@@ -10,7 +10,7 @@ import (
 	"github.com/pgconmgr/pgconmgr/agent/mono"
 )
 
-// leastWait is the shortest wait of the policy. A conmgr whose session ended
+// leastWait is the shortest wait. A conmgr whose session ended
 // tries again after heartbeat_connect_interval, 1 s by default, and its SYN may
 // get lost once: with a timeout of less no living conmgr could ever come back.
 const leastWait = 3 * time.Second
@@ -25,14 +25,8 @@ func (d *Docket) wait(now mono.Instant, r *relation, granted bool, out *Orders) 
 	out.Persist = true
 }
 
-// waitOf is how long a waiting relation has to come back. A restored one has its
-// timeout alone: its conmgr, which missed the agent, tries every interval.
-func waitOf(r *relation) time.Duration {
-	if r.granted {
-		return max(r.timeout, leastWait)
-	}
-	return r.timeout
-}
+// waitOf is how long a waiting relation has to come back.
+func waitOf(r *relation) time.Duration { return max(r.timeout, leastWait) }
 
 // quarter is the step in which a wait is watched.
 func quarter(r *relation) time.Duration { return max(r.timeout/4, time.Millisecond) }

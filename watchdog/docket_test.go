@@ -373,8 +373,7 @@ func TestDocketRestore(t *testing.T) {
 func sameAddr(a, b netip.Addr) bool { return a == b }
 
 // TestDocketLeastWait: a conmgr with a timeout of less than the pause between its
-// attempts has time to come back; a restored one, which tries all the time, has
-// its timeout.
+// attempts has time to come back.
 func TestDocketLeastWait(t *testing.T) {
 	const short = 300 * time.Millisecond
 	client := Client{Addr: hostA, Conmgr: conmgr1}
@@ -388,7 +387,7 @@ func TestDocketLeastWait(t *testing.T) {
 
 	s = newStory(t, PolicyConfig{})
 	s.d.Restore(s.now, []ArmedRecord{{Client: client, Timeout: short}}, &s.out)
-	s.pass(short - 1)
+	s.pass(leastWait - 1)
 	s.want(0, 0)
 	s.pass(1)
 	s.want(1, 0)

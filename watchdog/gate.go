@@ -184,6 +184,11 @@ func (g *gate) Admit(remote netip.AddrPort, hello *wire.Hello, c peer.Counts) pe
 	return peer.Admission{Code: code, Limit: limit, Protected: protected}
 }
 
+// OtherVersion implements peer.Acceptor.
+func (g *gate) OtherVersion(remote netip.AddrPort) {
+	g.refusals.note(g.server.loop.Now(), remote.Addr(), wire.CodeVersion, wire.Version)
+}
+
 // Changed implements peer.Handler.
 func (g *gate) Changed(s *peer.Session, c heartbeat.Change) {
 	g.logChange(s, c)
@@ -297,8 +302,8 @@ func (g *gate) order(call func(now mono.Instant, out *Orders)) {
 // report logs what the docket decided and keeps it as an event.
 func (g *gate) report(e DocketEvent) {
 	level := slog.LevelInfo
-	if e.Kind == DocketWarrant || e.Kind == DocketOverflow {
-		level = slog.LevelWarn
+	if e.Kind == DocketWarrant && e.Case != CaseShutdown || e.Kind == DocketOverflow {
+		level = slog.LevelWarn // but a stopped conmgr is everyday life
 	}
 	args := []any{"peer", e.Addr, "session", e.Session, "case", e.Case, "why", e.Reason,
 		"silence", e.Silence.Round(time.Millisecond)}

@@ -44,6 +44,8 @@ type Monitor struct {
 	wake    chan struct{} // something below was asked for
 	pid     atomic.Uint32 // of the state connection
 
+	reached atomic.Bool // the latest check got its answer
+
 	mu sync.Mutex // guards the following
 	wishes
 	state wire.Instance
@@ -89,6 +91,9 @@ func (m *Monitor) State() wire.Instance {
 // PID returns the state connection's session in the instance, 0 while there is
 // none.
 func (m *Monitor) PID() uint32 { return m.pid.Load() }
+
+// Reached reports whether the latest check of the instance got its answer.
+func (m *Monitor) Reached() bool { return m.reached.Load() }
 
 // CheckNow asks for a check at once.
 func (m *Monitor) CheckNow() { m.wish(func(w *wishes) { w.check = true }) }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -67,6 +68,24 @@ func classifyPostgres(err *pgconn.PgError) failure {
 		return failLost
 	}
 	return failDenied
+}
+
+// brief writes the error of an attempt in one line: the driver gives one line for
+// each way it tried, most of them alike.
+func brief(err error) string {
+	var parts []string
+	for line := range strings.Lines(err.Error()) {
+		line = strings.TrimSpace(line)
+		if strings.HasSuffix(line, "server refused TLS connection") || slices.Contains(parts, line) {
+			continue // it went on without
+		}
+		parts = append(parts, line)
+	}
+	if len(parts) > 1 && strings.HasSuffix(parts[0], ":") {
+		parts[1] = parts[0] + " " + parts[1]
+		parts = parts[1:]
+	}
+	return strings.Join(parts, "; ")
 }
 
 // advice says what was expected where the text of the server alone does not.

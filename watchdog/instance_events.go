@@ -18,6 +18,7 @@ import (
 func (w *watch) onChecked(out outcome) {
 	w.checking = false
 	w.stopCheck()
+	w.monitor.reached.Store(out.err == nil)
 	if out.connected != nil {
 		w.onConnected(out.connected)
 	}
@@ -28,6 +29,7 @@ func (w *watch) onChecked(out outcome) {
 		w.onDied(w.postmaster)
 	default:
 		w.backoff = minBackoff
+		w.met = true
 		w.solved("check")
 		w.facts.onCheck(out.seen)
 		w.due = w.due.Min(w.begun.Add(w.interval())) // which may be another one now
@@ -53,7 +55,10 @@ func (w *watch) onFailed(err error) {
 	level := slog.LevelError
 	switch kind {
 	case failRefused, failNotYet, failHung:
-		return // the change of state is logged
+		if w.met {
+			return // the change of state is logged
+		}
+		level = slog.LevelWarn // never so far: is the dsn right?
 	case failFull, failLost:
 		level = slog.LevelWarn
 	}

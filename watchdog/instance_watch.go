@@ -49,6 +49,7 @@ type watch struct {
 	directory  string // the one that pidFile watches
 	touched    chan touch
 
+	met        bool // the instance answered a check once
 	facts      facts
 	wishes     wishes
 	complaints map[string]complaint

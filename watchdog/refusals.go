@@ -30,12 +30,24 @@ func (r *refusals) note(now mono.Instant, remote netip.Addr, code wire.Code, lim
 		return
 	}
 	why, hint := refusalText(code)
-	r.log.Warn("conmgr refused", "peer", remote, "why", why, "limit", limit, "hint", hint, "more_since_last", r.kept[code])
+	args := []any{"peer", remote, "why", why}
+	if limit != 0 {
+		args = append(args, "limit", limit)
+	}
+	if hint != "" {
+		args = append(args, "hint", hint)
+	}
+	if more := r.kept[code]; more > 0 {
+		args = append(args, "more_since_last", more)
+	}
+	r.log.Warn("conmgr refused", args...)
 	r.last[code], r.kept[code] = now, 0
 }
 
 func refusalText(code wire.Code) (why, hint string) {
 	switch code {
+	case wire.CodeVersion:
+		return "it speaks another version of the heartbeat protocol", "run the same version of pgconmgr on both hosts"
 	case wire.CodeFull:
 		return "full", "increase watchdog.max_heartbeat_connections"
 	case wire.CodeInterval:

@@ -105,8 +105,9 @@ func newServer(o Options) (*server, error) {
 	})
 	s.gate = newGate(s, id)
 	s.terminator = NewTerminator(TerminatorConfig{
-		Connect: s.connectTerminator, Timeout: config.TerminateTimeout,
-		Protected: s.gate.protects, OwnPIDs: func() []uint32 { return []uint32{s.monitor.PID()} }, Done: s.onDone, Events: s.keeper.events, Log: o.Log,
+		Connect: s.connectTerminator, Known: s.failureKnown, Timeout: config.TerminateTimeout,
+		Protected: s.gate.protects, OwnPIDs: func() []uint32 { return []uint32{s.monitor.PID()} },
+		Done: s.onDone, Events: s.keeper.events, Log: o.Log,
 	})
 	return s, nil
 }
@@ -220,6 +221,13 @@ func (s *server) onRelease() { s.terminator.Release() }
 
 func (s *server) connectTerminator(ctx context.Context) (*pgconn.PgConn, error) {
 	return Connect(ctx, ConnectOptions{DSN: s.options.DSN})
+}
+
+// failureKnown: without an instance there are no sessions either, and what keeps
+// the state connection from being made too is the monitor's to complain of.
+func (s *server) failureKnown(err error) bool {
+	kind := classify(err)
+	return kind == failRefused || kind == failNotYet || !s.monitor.Reached()
 }
 
 // onDone is called by the terminator with the result of each warrant.

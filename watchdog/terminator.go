@@ -47,6 +47,9 @@ type TerminatorConfig struct {
 	// Connect opens the connection that the terminator keeps, with the rights to
 	// see and to end sessions. Required.
 	Connect func(context.Context) (*pgconn.PgConn, error)
+	// Known reports that the operator hears of this failure to connect from
+	// elsewhere; nil: never. Safe for concurrent use.
+	Known func(error) bool
 	// Timeout is watchdog.terminate_timeout: how long signalled sessions have to
 	// go. 0 means 10 s.
 	Timeout time.Duration
@@ -153,7 +156,7 @@ func NewTerminator(cfg TerminatorConfig) *Terminator {
 	}
 	return &Terminator{
 		cfg: cfg, log: cfg.Log,
-		conn:   keptConn{connect: cfg.Connect, log: cfg.Log},
+		conn:   keptConn{connect: cfg.Connect, known: cfg.Known, log: cfg.Log},
 		byID:   make(map[uint64]*run),
 		active: make(map[netip.Addr]*run),
 	}
@@ -209,6 +212,11 @@ func (t *Terminator) PID() uint32 { return t.conn.pid.Load() }
 // stopped. It returns ctx's error.
 func (t *Terminator) Run(ctx context.Context) error {
 	defer t.conn.close()
+	written := make(chan struct{}, 1)
+	var syncing sync.WaitGroup
+	syncing.Go(func() { t.syncEvents(written) })
+	defer syncing.Wait()
+	defer close(written)
 	for ctx.Err() == nil {
 		t.accept()
 		r := t.due(clock.Now(), (*run).needsNoDatabase)
@@ -220,12 +228,14 @@ func (t *Terminator) Run(ctx context.Context) error {
 			t.step(ctx, r)
 			continue
 		}
-		t.syncEvents()
+		select {
+		case written <- struct{}{}:
+		default:
+		}
 		t.idle(ctx)
 	}
 	t.accept()
 	t.stopAll()
-	t.syncEvents()
 	return ctx.Err()
 }
 
@@ -318,11 +328,17 @@ func (t *Terminator) nextDue() mono.Instant {
 	return next
 }
 
-func (t *Terminator) syncEvents() {
+// syncEvents sees records through to the disk after each token, and once more
+// when the channel closes. It has a goroutine of its own: the next dead client
+// must not wait for the disk.
+func (t *Terminator) syncEvents(written <-chan struct{}) {
 	if t.cfg.Events == nil {
 		return
 	}
-	if err := t.cfg.Events.Sync(); err != nil {
-		t.log.Error("events not written", "err", err)
+	for open := true; open; {
+		_, open = <-written
+		if err := t.cfg.Events.Sync(); err != nil {
+			t.log.Error("events not written", "err", err)
+		}
 	}
 }

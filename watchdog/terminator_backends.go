@@ -84,9 +84,37 @@ func inetArray(a netip.Addr) string {
 	return "{" + a.String() + "}"
 }
 
-// readBackends asks for the sessions of an address.
+// Names of the prepared statements.
+const (
+	readName = "sessions"
+	killName = "terminate"
+)
+
+// prepare readies a new connection: what can be done before a client dies does
+// not have to be done after. Both statements are parsed and planned once for all,
+// and one empty look fills the session's caches of the catalogs.
+func prepare(ctx context.Context, conn *pgconn.PgConn) error {
+	if _, err := conn.Exec(ctx, "SET plan_cache_mode = force_generic_plan").ReadAll(); err != nil {
+		return fmt.Errorf("set plan_cache_mode: %w", err)
+	}
+	for _, s := range []struct {
+		name, sql string
+		oids      []uint32
+	}{{readName, readSQL, nil}, {killName, killSQL, []uint32{oidInt4}}} {
+		if _, err := conn.Prepare(ctx, s.name, s.sql, s.oids); err != nil {
+			return fmt.Errorf("prepare %s: %w", s.name, err)
+		}
+	}
+	// An odd answer, or no right to see, is told by the look that matters.
+	if _, err := readBackends(ctx, conn, netip.IPv4Unspecified()); err != nil && conn.IsClosed() {
+		return fmt.Errorf("look at the sessions: %w", err)
+	}
+	return nil
+}
+
+// readBackends asks for the sessions of an address, on a prepared connection.
 func readBackends(ctx context.Context, conn *pgconn.PgConn, a netip.Addr) (snapshot, error) {
-	reader := conn.ExecParams(ctx, readSQL, [][]byte{[]byte(inetArray(a))}, nil, nil, nil)
+	reader := conn.ExecPrepared(ctx, readName, [][]byte{[]byte(inetArray(a))}, nil, nil)
 	var snap snapshot
 	var odd error
 	rows, allowed := 0, false
@@ -172,7 +200,7 @@ func killBackends(ctx context.Context, conn *pgconn.PgConn, targets []backend) (
 	p := conn.StartPipeline(ctx)
 	for _, b := range targets {
 		pid := []byte(strconv.Itoa(int(b.pid)))
-		p.SendQueryParams(killSQL, [][]byte{pid}, []uint32{oidInt4}, nil, nil)
+		p.SendQueryPrepared(killName, [][]byte{pid}, nil, nil)
 		p.SendPipelineSync()
 	}
 	if err := p.Flush(); err != nil {

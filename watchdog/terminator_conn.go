@@ -28,6 +28,7 @@ var errReleased = errors.New("given up for the instance's smart shutdown")
 // goroutine.
 type keptConn struct {
 	connect func(context.Context) (*pgconn.PgConn, error)
+	known   func(error) bool // see TerminatorConfig.Known; may be nil
 	log     *slog.Logger
 	pid     atomic.Uint32
 
@@ -35,6 +36,7 @@ type keptConn struct {
 	retryAt mono.Instant
 	backoff time.Duration
 	err     error // why there is none
+	told    bool  // that was logged
 }
 
 // ensure connects when there is no connection and the time for it has come.
@@ -47,12 +49,10 @@ func (k *keptConn) ensure(ctx context.Context, now mono.Instant) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	conn, err := k.connect(ctx)
+	conn, err := k.open(ctx)
 	if err != nil {
-		if k.err == nil || k.backoff == 0 {
-			k.log.Error("terminator cannot connect, sessions of lost clients stay until it can", "err", err)
-		}
 		k.err = err
+		k.complain(err)
 		k.backoff = min(max(2*k.backoff, retryMin), retryMax)
 		k.retryAt = clock.Now().Add(k.backoff)
 		return
@@ -60,8 +60,41 @@ func (k *keptConn) ensure(ctx context.Context, now mono.Instant) {
 	if k.err != nil {
 		k.log.Info("terminator connected again", "pid", conn.PID())
 	}
-	k.conn, k.err, k.backoff = conn, nil, 0
+	k.conn, k.err, k.backoff, k.told = conn, nil, 0, false
 	k.pid.Store(conn.PID())
+}
+
+// complain logs once why there is no connection, unless the operator knows.
+func (k *keptConn) complain(err error) {
+	if k.told || k.known != nil && k.known(err) {
+		return
+	}
+	k.told = true
+	args := []any{"err", brief(err)}
+	if hint := advice(err); hint != "" {
+		args = append(args, "hint", hint)
+	}
+	k.log.Error("terminator cannot connect, sessions of lost clients stay until it can", args...)
+}
+
+// open connects and readies the connection.
+func (k *keptConn) open(ctx context.Context) (*pgconn.PgConn, error) {
+	conn, err := k.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := prepare(ctx, conn); err != nil {
+		closeSoon(conn)
+		return nil, err
+	}
+	return conn, nil
+}
+
+// closeSoon says goodbye, but does not wait long for it.
+func closeSoon(conn *pgconn.PgConn) {
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	_ = conn.Close(ctx)
 }
 
 // lost gives the connection up. The next ensure tries at once: its slot may
@@ -113,9 +146,7 @@ func (k *keptConn) close() {
 	if k.conn == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
-	defer cancel()
-	_ = k.conn.Close(ctx)
+	closeSoon(k.conn)
 	k.conn = nil
 	k.pid.Store(0)
 }

@@ -98,9 +98,17 @@ func (s *scripted) serve(conn net.Conn) {
 		if err != nil {
 			return
 		}
-		switch msg.(type) {
+		switch msg := msg.(type) {
+		case *pgproto3.Query:
+			b.Send(&pgproto3.CommandComplete{CommandTag: []byte("SET")})
+			b.Send(&pgproto3.ReadyForQuery{TxStatus: 'I'})
 		case *pgproto3.Parse:
 			b.Send(&pgproto3.ParseComplete{})
+		case *pgproto3.Describe:
+			if msg.ObjectType == 'S' {
+				b.Send(&pgproto3.ParameterDescription{})
+				b.Send(&pgproto3.NoData{})
+			}
 		case *pgproto3.Bind:
 			b.Send(&pgproto3.BindComplete{})
 		case *pgproto3.Execute:

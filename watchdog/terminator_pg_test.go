@@ -489,7 +489,7 @@ func TestTerminatorStatements(t *testing.T) {
 			continue
 		}
 		calls++
-		if !strings.HasSuffix(line, "execute <unnamed>: SELECT pg_catalog.pg_terminate_backend($1)") {
+		if !strings.HasSuffix(line, "execute terminate: SELECT pg_catalog.pg_terminate_backend($1)") {
 			t.Errorf("statement %q", line)
 		}
 	}

@@ -224,6 +224,9 @@ func (p *Postgres) WaitReady(ctx context.Context) error {
 	return nil
 }
 
+// Program is the path of one of PostgreSQL's programs, of the server's version.
+func (p *Postgres) Program(name string) string { return filepath.Join(p.bin, name) }
+
 // Process is the postmaster of the latest start.
 func (p *Postgres) Process() *Process { return p.process }
 

@@ -68,13 +68,13 @@ type Machine struct {
 	link  link
 
 	session  uint64
-	previous uint64  // id of the session before: HELLO's Resumes
-	nonce    wire.ID // of the present attempt
+	previous uint64                // id of the session before: HELLO's Resumes
+	nonce    wire.ID               // of the present attempt
 	cookie   [wire.CookieSize]byte // Active on Datagram: what the watchdog asked for
-	seq      uint64  // next to send
-	first    uint64  // sequence of this session's first BEAT
-	acked    bool    // the peer has acknowledged one of our BEATs in this session
-	told     bool    // Active: the instance state was heard in this session
+	seq      uint64                // next to send
+	first    uint64                // sequence of this session's first BEAT
+	acked    bool                  // the peer has acknowledged one of our BEATs in this session
+	told     bool                  // Active: the instance state was heard in this session
 	eager    bool
 	stopped  bool
 

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-
 	"github.com/pgconmgr/pgconmgr/agent/heartbeat"
 	"github.com/pgconmgr/pgconmgr/agent/key"
 	"github.com/pgconmgr/pgconmgr/agent/wire"
@@ -58,6 +57,7 @@ func (h *halfOpen) frame(_ transport, raw []byte, f *wire.Frame, err error) {
 	ln, t := h.ln, h.stream
 	switch {
 	case err == wire.ErrVersion:
+		ln.acceptor.TurnedAway(t.remote, err)
 		h.refuse(f, nil, wire.CodeVersion, wire.Version)
 	case err != nil || f.Type != wire.TypeHello:
 		ln.stats.Malformed++
@@ -92,7 +92,7 @@ func (ln *Listener) judge(raw []byte, f *wire.Frame, remote netip.AddrPort) (k *
 	k, err := ln.ring.OpenHello(raw, &f.Hello, remote.Addr())
 	if err != nil {
 		ln.stats.Refused++
-		ln.acceptor.Forged(remote, err)
+		ln.acceptor.TurnedAway(remote, err)
 		if errors.Is(err, key.ErrAddress) {
 			return k, wire.CodeAddress, 0, adm
 		}
@@ -240,4 +240,3 @@ func (ln *Listener) forget(s *Session) {
 	delete(ln.byID, s.id)
 	ln.loop.drop(s)
 }
-

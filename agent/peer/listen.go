@@ -32,8 +32,10 @@ type Acceptor interface {
 	Handler
 	// Admit weighs a HELLO; keyed says that it was proven with a key.
 	Admit(remote netip.AddrPort, hello *wire.Hello, keyed bool, c Counts) Admission
-	// Forged is told of a HELLO whose key was not accepted, with agent/key's error.
-	Forged(remote netip.AddrPort, err error)
+	// TurnedAway is told of a HELLO that was refused without asking: in another
+	// version of the protocol (wire.ErrVersion), or not proven as it has to be
+	// (agent/key's errors).
+	TurnedAway(remote netip.AddrPort, err error)
 }
 
 // ListenStats count what came to a listener and belonged to no session.
@@ -72,11 +74,11 @@ type Listener struct {
 	sessions map[*Session]struct{}
 	byID     map[uint64]*Session
 	shaking  map[netip.AddrPort]*Session // on UDP
-	byAddr   map[netip.Addr][]*Session // the armed ones
-	armed    int                       // how many those are
-	silent   int                       // how many of those are late or suspect
-	half     []*halfOpen               // oldest first
-	spare    int                       // descriptor kept for accepting when there are none left
+	byAddr   map[netip.Addr][]*Session   // the armed ones
+	armed    int                         // how many those are
+	silent   int                         // how many of those are late or suspect
+	half     []*halfOpen                 // oldest first
+	spare    int                         // descriptor kept for accepting when there are none left
 }
 
 // Listen makes a listener without addresses; see [Listener.Add].
@@ -144,4 +146,3 @@ func (ln *Listener) StopAll(kind wire.ByeKind) {
 	}
 	ln.closeSpare()
 }
-

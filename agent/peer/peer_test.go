@@ -64,6 +64,8 @@ type recorder struct {
 	told    []wire.Instance
 	refused []wire.Refuse
 	broken  []error
+	turned  []error
+	hinted  []wire.Refuse
 	admit   func(*wire.Hello, Counts) Admission
 }
 
@@ -79,9 +81,13 @@ func (r *recorder) Told(s *Session) {
 	r.told = append(r.told, s.Machine().Instance())
 }
 
-func (r *recorder) Refused(_ *Session, f wire.Refuse) {
+func (r *recorder) Refused(_ *Session, f wire.Refuse, proven bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if !proven {
+		r.hinted = append(r.hinted, f)
+		return
+	}
 	r.refused = append(r.refused, f)
 }
 
@@ -91,7 +97,13 @@ func (r *recorder) Broken(_ *Session, err error) {
 	r.broken = append(r.broken, err)
 }
 
-func (r *recorder) Admit(_ netip.AddrPort, h *wire.Hello, c Counts) Admission {
+func (r *recorder) TurnedAway(_ netip.AddrPort, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.turned = append(r.turned, err)
+}
+
+func (r *recorder) Admit(_ netip.AddrPort, h *wire.Hello, _ bool, c Counts) Admission {
 	if r.admit == nil {
 		return Admission{}
 	}
@@ -158,7 +170,7 @@ func serve(t *testing.T, l *Loop, r *recorder) (*Listener, netip.AddrPort) {
 }
 
 func dial(l *Loop, addr netip.AddrPort, id byte, r *recorder) *Session {
-	return on(l, func() *Session { return l.Dial(activeConfig(id), addr, r) })
+	return on(l, func() *Session { return l.Dial(DialConfig{Heartbeat: activeConfig(id)}, addr, r) })
 }
 
 func TestSessionArmsAndCarriesState(t *testing.T) {
@@ -249,8 +261,8 @@ func TestAgentRestartIsNoVerdict(t *testing.T) {
 	// Sockets closed without a word, as the kernel does for a killed process.
 	err := on(dogLoop, func() error {
 		for s := range ln.sessions {
-			s.stream.close(true)
-			s.stream = nil
+			s.transport.close(true)
+			s.transport = nil
 		}
 		for _, k := range ln.socks {
 			dogLoop.closeFD(k.fd)
@@ -302,7 +314,7 @@ func TestNewerSessionReplacesOlder(t *testing.T) {
 	ln, addr := serve(t, l, &dog)
 	s := dial(l, addr, 1, &first)
 	eventually(t, "the first armed", func() bool { _, ok := first.saw(wire.StateUp, wire.ReasonArmed); return ok })
-	l.Do(func() { s.stream.owner = mute{}; s.timer.Stop() }) // its host vanished
+	l.Do(func() { s.transport.(*stream).owner = mute{}; s.timer.Stop() }) // its host vanished
 	dial(l, addr, 1, &second)
 	eventually(t, "replaced", func() bool { _, ok := dog.saw(wire.StateDown, wire.ReasonReplaced); return ok })
 	if n := on(l, func() int { return ln.armed }); n != 1 {
@@ -313,9 +325,9 @@ func TestNewerSessionReplacesOlder(t *testing.T) {
 // mute is the owner of a connection whose host vanished.
 type mute struct{}
 
-func (mute) connected(*stream)                 {}
-func (mute) frame(*stream, *wire.Frame, error) {}
-func (mute) broken(*stream, error)             {}
+func (mute) connected(transport)                         {}
+func (mute) frame(transport, []byte, *wire.Frame, error) {}
+func (mute) broken(transport, error)                     {}
 
 func TestOtherVersionIsAnsweredAndTold(t *testing.T) {
 	l := startLoop(t)
@@ -435,14 +447,15 @@ func TestReaderThatNeverReads(t *testing.T) {
 		return nil
 	}
 	eventually(t, "the session", func() bool { return on(l, stuck) != nil })
-	frames := []wire.Frame{{Header: wire.Header{Type: wire.TypeBeat}}}
+	frames := wire.AppendPrefixed(nil, &wire.Frame{Header: wire.Header{Type: wire.TypeBeat}})
 	eventually(t, "a full socket", func() bool {
 		return on(l, func() bool {
 			s := stuck()
+			t := s.transport.(*stream)
 			for range 1000 {
-				s.stream.send(frames)
+				t.send(frames, false)
 			}
-			return s.stream.dropped > 1000 && len(s.stream.pending) <= maxPending
+			return t.dropped > 1000 && len(t.pending) <= maxPending
 		})
 	})
 	dial(l, addr, 1, &man)
@@ -463,7 +476,7 @@ func TestFuseHoldsThenActs(t *testing.T) {
 	manLoop.Do(func() {
 		for _, s := range sessions {
 			s.timer.Stop()
-			s.stream.owner = mute{}
+			s.transport.(*stream).owner = mute{}
 		}
 	})
 	eventually(t, "four verdicts", func() bool { return dog.count(wire.StateDown) == 4 })

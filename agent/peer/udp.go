@@ -98,6 +98,10 @@ func (d *datagram) kernelLife() mono.Instant { return d.life }
 
 func (d *datagram) addrs() (local, remote netip.AddrPort) { return d.local, d.remote }
 
+// helloLeast is the size of a HELLO of version 1 in bytes: what is shorter gets no
+// answer, so that no answer is longer than its question.
+const helloLeast = wire.HeaderSize + 104
+
 // packetSocket is one of the watchdog's UDP sockets; all its sessions share it.
 type packetSocket struct {
 	ln   *Listener
@@ -175,7 +179,8 @@ func (s *packetSocket) packet(b []byte, from netip.AddrPort, to netip.Addr) {
 	var f wire.Frame
 	err := wire.Parse(b, &f)
 	switch {
-	case err == wire.ErrVersion && f.Type == wire.TypeHello:
+	case err == wire.ErrVersion && f.Type == wire.TypeHello && len(b) >= helloLeast:
+		s.ln.acceptor.TurnedAway(from, err)
 		s.refuse(&f, from, to, nil, wire.CodeVersion, wire.Version)
 	case err != nil:
 		s.ln.stats.Malformed++
@@ -272,4 +277,3 @@ func (e *endpoint) kernelLife() mono.Instant { return e.heard }
 func (e *endpoint) addrs() (local, remote netip.AddrPort) {
 	return netip.AddrPortFrom(e.local, e.sock.addr.Port()), e.remote
 }
-

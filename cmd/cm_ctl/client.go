@@ -127,7 +127,7 @@ func (t *table) value(row, column int) any {
 		return nil
 	case t.types[column] == pgtype.BoolOID:
 		return *s == "t"
-	case t.types[column] == pgtype.Int8OID:
+	case t.types[column] == pgtype.Int8OID, t.types[column] == pgtype.Float8OID:
 		return jsonNumber(*s)
 	}
 	return *s

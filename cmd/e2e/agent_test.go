@@ -38,10 +38,10 @@ func (w *world) expectMonitored() {
 // The agent is killed and started again: nobody notices, here or there.
 func TestAgentRestart(t *testing.T) {
 	prove(t, row{
-		name: "agent-restart", with: alone, seconds: true,
+		name: "agent-restart", with: func(s *setup) { calm(s); alone(s) }, seconds: true,
 		off: func(s *setup) { // not in time
 			silenceIsFault(s)
-			s.away = 3 * s.timeout
+			s.away = 2 * s.timeout
 		},
 		run: func(w *world) {
 			apps, direct := w.crowd(w.through(portPrimary)), w.crowd(w.directly(w.client, w.primary))
@@ -56,7 +56,7 @@ func TestAgentRestart(t *testing.T) {
 			})
 			w.expectMonitored()
 			w.measure("start to monitored", now().Sub(started))
-			apps.expectUntouched("after the restart", w.rest())
+			apps.expectUntouched("after the restart", policyWait)
 			direct.expectUntouched("after the restart", 0)
 		},
 	})
@@ -65,15 +65,15 @@ func TestAgentRestart(t *testing.T) {
 // The agent is killed and stays away: unmonitored, and everything goes on.
 func TestAgentDeath(t *testing.T) {
 	prove(t, row{
-		name: "agent-death", with: alone, off: silenceIsFault,
+		name: "agent-death", with: func(s *setup) { calm(s); alone(s) }, off: silenceIsFault,
 		run: func(w *world) {
 			apps := w.crowd(w.through(portPrimary))
 			agenttest.MustFault(w, w.agent1.Kill)
 			w.expectUnmonitored()
-			apps.expectUntouched("without an agent", w.rest())
+			apps.expectUntouched("without an agent", 2*w.timeout)
 			w.agent1 = w.startAgent(w.primary)
 			w.expectMonitored()
-			apps.expectUntouched("after the return", w.rest())
+			apps.expectUntouched("after the return", policyWait)
 		},
 	})
 }
@@ -81,17 +81,17 @@ func TestAgentDeath(t *testing.T) {
 // The agent is stopped, as an upgrade does, and comes back.
 func TestAgentStop(t *testing.T) {
 	prove(t, row{
-		name: "agent-stop", with: alone, off: silenceIsFault,
+		name: "agent-stop", with: func(s *setup) { calm(s); alone(s) }, off: silenceIsFault,
 		run: func(w *world) {
 			apps := w.crowd(w.through(portPrimary))
 			w.must(w.agent1.Stop(w.Context()))
 			stopped := now()
 			w.expectUnmonitored()
 			w.measure("stopped to unmonitored", now().Sub(stopped))
-			apps.expectUntouched("without an agent", w.rest())
+			apps.expectUntouched("without an agent", 2*w.timeout)
 			w.agent1 = w.startAgent(w.primary)
 			w.expectMonitored()
-			apps.expectUntouched("after the return", w.rest())
+			apps.expectUntouched("after the return", policyWait)
 		},
 	})
 }
@@ -100,7 +100,7 @@ func TestAgentStop(t *testing.T) {
 // long, and kills nobody for that.
 func TestAgentHang(t *testing.T) {
 	prove(t, row{
-		name: "agent-hang", with: alone, off: silenceIsFault,
+		name: "agent-hang", with: func(s *setup) { alone(s); s.timeout = 600 * time.Millisecond }, off: silenceIsFault,
 		run: func(w *world) {
 			apps, direct := w.crowd(w.through(portPrimary)), w.crowd(w.directly(w.client, w.primary))
 			agenttest.MustFault(w, func(context.Context) (agenttest.Effect, error) { return w.agent1.Pause() })
@@ -110,7 +110,7 @@ func TestAgentHang(t *testing.T) {
 			apps.expectUntouched("while the agent hangs", 10*w.timeout)
 			w.must(w.agent1.Signal(syscall.SIGCONT))
 			w.expectMonitored()
-			apps.expectUntouched("after it hung", w.rest())
+			apps.expectUntouched("after it hung", policyWait)
 			direct.expectUntouched("after it hung", 0)
 		},
 	})
@@ -154,7 +154,7 @@ func TestServerPause(t *testing.T) {
 			agenttest.MustFault(w, w.db1.Heal)
 			agenttest.MustFault(w, w.db1.Thaw)
 			w.expectMonitored()
-			direct.expectUntouched("after the pause", w.rest())
+			direct.expectUntouched("after the pause", policyWait)
 			w.open(portPrimary).exec("SELECT 1")
 		},
 	})

@@ -55,7 +55,7 @@ func (w *world) mustCtl(cm *agenttest.Conmgr, args ...string) string {
 // the sessions that outlive it after the policy's wait.
 func TestConmgrDeath(t *testing.T) {
 	prove(t, row{
-		name: "conmgr-death", with: alone,
+		name: "conmgr-death", with: func(s *setup) { calm(s); alone(s) },
 		off: func(s *setup) { s.agents["watchdog.on_disconnect"] = "ignore" },
 		run: func(w *world) {
 			apps, console := w.crowd(w.through(portPrimary)), w.bind("primary")
@@ -77,7 +77,7 @@ func TestConmgrDeath(t *testing.T) {
 // conmgr is killed and started again in time: the server ends nobody.
 func TestConmgrComesBack(t *testing.T) {
 	prove(t, row{
-		name: "conmgr-back", with: alone,
+		name: "conmgr-back", with: func(s *setup) { calm(s); alone(s) },
 		off: func(s *setup) { s.agents["watchdog.on_disconnect"] = "terminate" },
 		run: func(w *world) {
 			direct := w.crowd(w.directly(w.client, w.primary))
@@ -98,7 +98,7 @@ func TestConmgrStopImmediate(t *testing.T) { proveStop(t, "immediate") }
 
 func proveStop(t *testing.T, mode string) {
 	prove(t, row{
-		name: "conmgr-stop-" + mode, with: alone,
+		name: "conmgr-stop-" + mode, with: func(s *setup) { calm(s); alone(s) },
 		off: func(s *setup) { s.agents["watchdog.on_shutdown"] = "ignore" },
 		run: func(w *world) {
 			apps, console := w.crowd(w.through(portPrimary)), w.bind("primary")
@@ -123,7 +123,7 @@ func proveStop(t *testing.T, mode string) {
 // nobody is ended.
 func TestConmgrStopSmart(t *testing.T) {
 	prove(t, row{
-		name: "conmgr-stop-smart", with: alone,
+		name: "conmgr-stop-smart", with: func(s *setup) { calm(s); alone(s) },
 		// Without the smart mode this is what comes.
 		off: func(s *setup) { s.stopMode = "fast" },
 		run: func(w *world) {
@@ -151,7 +151,7 @@ func TestConmgrStopSmart(t *testing.T) {
 // other connections of that host is ended.
 func TestConmgrRestart(t *testing.T) {
 	prove(t, row{
-		name: "conmgr-restart", with: func(s *setup) { alone(s); s.noConmgr = true },
+		name: "conmgr-restart", with: func(s *setup) { calm(s); alone(s); s.noConmgr = true },
 		off: func(s *setup) { s.stopMode = "fast" },
 		run: func(w *world) {
 			w.cm = w.newConmgr(w.client, nil)

@@ -125,3 +125,6 @@ func (a *app) pour(table string) {
 		return err
 	})
 }
+
+// hasEnded reports whether the session has ended.
+func (b *bound) hasEnded() bool { return len(b.ends) > 0 }

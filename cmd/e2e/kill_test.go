@@ -7,11 +7,15 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/pgconmgr/pgconmgr/agent/agenttest"
+	"github.com/pgconmgr/pgconmgr/agent/mono"
 )
 
 // The client host vanishes: its backends end, whatever they do, and their locks
@@ -21,10 +25,17 @@ func TestSilentClient(t *testing.T) {
 		name: "silent-client", with: alone, off: dryRun, seconds: true, v6: true,
 		run: func(w *world) {
 			holders := w.lockHolders()
+			watcher, err := w.primary.Connect(w.Context())
+			w.must(err)
+			defer watcher.Close(context.WithoutCancel(w.Context()))
 			agenttest.MustFault(w, w.client.Cut)
-			for _, h := range holders {
-				w.expect("the lock of "+h.what, func() bool { return w.free(h.table) })
-				w.expectVerdict("lock free: "+h.what, w.lastFrame(w.db1, w.client), now(), w.timeout)
+			free := map[string]mono.Instant{}
+			w.expect("all locks free", func() bool {
+				w.noteFree(watcher, holders, free)
+				return len(free) == len(holders)
+			})
+			for what, at := range free {
+				w.expectVerdict("lock free: "+what, w.lastFrame(w.db1, w.client), at, w.timeout)
 			}
 			w.expect("no backend of the client", func() bool { return w.backends(w.primary, w.client) == 0 })
 			w.expectVerdict("backends gone", w.lastFrame(w.db1, w.client), now(), w.timeout)
@@ -55,20 +66,30 @@ func (w *world) lockHolders() []holder {
 	// In a loop that never looks at its socket.
 	apps[1].begin("DO $$ BEGIN LOOP PERFORM 1; END LOOP; END $$")
 	apps[2].copyIn("COPY t2 FROM STDIN")
-	apps[3].copyOut("COPY (SELECT repeat('x', 1000) FROM generate_series(1, 1000000000)) TO STDOUT")
+	apps[3].copyOut("COPY (SELECT repeat('x', 1000), generate_series(1, 1000000000)) TO STDOUT")
 	apps[4].begin("LOCK TABLE contended")
 	w.expect("all at work", func() bool {
 		return agenttest.MustQuery(w, w.primary, `SELECT count(*) FROM pg_stat_activity
 			WHERE client_addr = $1 AND (state = 'idle in transaction' AND query LIKE 'LOCK%'
-			OR state = 'active' AND query ~ '^(DO|COPY|LOCK TABLE contended)')`, w.addr(w.client).String())[0] == "5"
+			OR state = 'active' AND (query LIKE 'DO%' OR query LIKE 'COPY t2%' AND wait_event = 'ClientRead'
+				OR query LIKE 'COPY (%' AND wait_event = 'ClientWrite' OR query LIKE 'LOCK%' AND wait_event_type = 'Lock'))`, w.addr(w.client).String())[0] == "5"
 	})
 	return holders
 }
 
-// free reports whether nobody holds a lock on a table.
-func (w *world) free(table string) bool {
+// noteFree notes when nobody holds the lock of a holder any more.
+func (w *world) noteFree(watcher *pgx.Conn, holders []holder, free map[string]mono.Instant) {
 	w.Helper()
-	return agenttest.MustQuery(w, w.primary, "SELECT count(*) FROM pg_locks WHERE relation = $1::text::regclass", table)[0] == "0"
+	rows, err := watcher.Query(w.Context(), "SELECT DISTINCT relation::regclass::text FROM pg_locks WHERE relation IS NOT NULL")
+	w.must(err)
+	locked, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	w.must(err)
+	at := now()
+	for _, h := range holders {
+		if free[h.what].IsZero() && !slices.Contains(locked, h.table) {
+			free[h.what] = at
+		}
+	}
 }
 
 // copyIn starts a COPY that never ends: its client sends a row and then nothing.
@@ -213,7 +234,7 @@ func (p pipe) expectAlive(what string) {
 // warrant for its old ones still runs: the new ones are untouched.
 func TestComeback(t *testing.T) {
 	prove(t, row{
-		name: "comeback", with: alone, off: dryRun,
+		name: "comeback", with: func(s *setup) { calm(s); alone(s) }, off: dryRun,
 		run: func(w *world) {
 			old := w.crowd(w.through(portPrimary))
 			// Stands still: the warrant cannot be done before it goes on.
@@ -241,7 +262,7 @@ func TestComeback(t *testing.T) {
 func TestSuperuser(t *testing.T) {
 	prove(t, row{
 		name: "superuser", off: dryRun,
-		with: func(s *setup) { alone(s); s.noAgents, s.noConmgr = true, true },
+		with: func(s *setup) { calm(s); alone(s); s.noAgents, s.noConmgr = true, true },
 		run: func(w *world) {
 			w.must(w.primary.CreateRole(w.Context(), "agent", "pg_monitor", "pg_signal_backend"))
 			w.must(w.primary.CreateRole(w.Context(), "app"))
@@ -260,7 +281,7 @@ func TestSuperuser(t *testing.T) {
 			for _, c := range []*crowd{root, ordinary} {
 				for _, pid := range c.pids() {
 					w.expect("a superuser's session gone or named", func() bool {
-						return w.living(w.primary, []uint32{pid}) == 0 || w.named(pid)
+						return w.living(w.primary, []uint32{pid}) == 0 || w.recorded("survivors", pid)
 					})
 				}
 			}
@@ -271,10 +292,11 @@ func TestSuperuser(t *testing.T) {
 	})
 }
 
-// named reports whether the agent's events name a backend as a survivor.
-func (w *world) named(pid uint32) bool {
+// recorded reports whether the agent's events name a backend as left by a
+// warrant with an outcome.
+func (w *world) recorded(outcome string, pid uint32) bool {
 	for line := range strings.Lines(w.watchdogEvents(w.primary)) {
-		if strings.Contains(line, `"outcome":"survivors"`) && strings.Contains(line, fmt.Sprintf(`"pid":%d,`, pid)) {
+		if strings.Contains(line, `"outcome":"`+outcome+`"`) && strings.Contains(line, fmt.Sprintf(`"pid":%d,`, pid)) {
 			return true
 		}
 	}

@@ -44,6 +44,7 @@ type setup struct {
 	fresh             bool              // db2 is a cluster of its own
 	agentsAway        bool              // see switchOffAgents
 	away              time.Duration     // how long the row leaves something away
+	policyOff         bool              // the row's policies are the defaults
 	stopMode          string            // of cm_ctl stop, instead of the row's own
 	// impatient bounds every expectation, for variants that must fail.
 	impatient time.Duration
@@ -56,6 +57,10 @@ func fast() setup {
 		conmgr: map[string]string{"proxy_listen": "'27551:primary, 27552:standby, 27553:any'", "log_min_messages": "INFO"},
 	}
 }
+
+// calm gives a row whose subject is not the timeout one that a busy machine does
+// not reach by itself.
+func calm(s *setup) { s.timeout = max(s.timeout, time.Second) }
 
 // prove runs all variants of a row.
 func prove(t *testing.T, r row) {

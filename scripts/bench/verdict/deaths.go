@@ -10,8 +10,11 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/pgconmgr/pgconmgr/agent/agenttest"
 	"github.com/pgconmgr/pgconmgr/agent/mono"
+	"github.com/pgconmgr/pgconmgr/agent/mono/clock"
 )
 
 // deaths cuts the network between the hosts again and again: to each, the other
@@ -100,6 +103,53 @@ func (r *row) note(last mono.Instant, cut agenttest.Effect, at mono.Instant) err
 	}
 	r.late = append(r.late, late)
 	r.afterCut = append(r.afterCut, at.Sub(cut.Before))
+	return nil
+}
+
+// reference ends backends with SIGTERM, as pg_terminate_backend does: what of a
+// row is PostgreSQL's own time.
+func (b *bench) reference(ctx context.Context, w *world, t trial) error {
+	rows := make(map[string]*row)
+	for range b.n {
+		if err := w.awaitArmed(ctx); err != nil {
+			return err
+		}
+		if err := b.signal(ctx, w, t, rows); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) signal(ctx context.Context, w *world, t trial, rows map[string]*row) error {
+	c := new(cast)
+	defer c.close()
+	if err := w.holder(ctx, c, 0, false); err != nil {
+		return err
+	}
+	limit, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	seen := watch(limit, c.fds())
+	before := clock.Now()
+	if err := unix.Kill(int(c.sessions[0].pid), unix.SIGTERM); err != nil {
+		return fmt.Errorf("end backend %d: %w", c.sessions[0].pid, err)
+	}
+	sight := <-seen
+	if sight.err != nil {
+		return sight.err
+	}
+	for i, fact := range c.seen {
+		if !fact.server {
+			continue
+		}
+		if sight.at[i].IsZero() {
+			return fmt.Errorf("%s: not within %v of the signal", fact.fact, patience)
+		}
+		if rows[fact.fact] == nil {
+			rows[fact.fact] = b.report.add("SIGTERM alone, "+t.load+": "+fact.fact, 0)
+		}
+		rows[fact.fact].late = append(rows[fact.fact].late, sight.at[i].Sub(before))
+	}
 	return nil
 }
 

@@ -62,6 +62,8 @@ var trials = []trial{
 	{"50ms-idle", fast, loadIdle, (*bench).deaths},
 	{"50ms-busy", fast, loadBusy, (*bench).deaths},
 	{"50ms-backends", fast, loadBackends, (*bench).deaths},
+	{"reference-idle", fast, loadIdle, (*bench).reference},
+	{"reference-busy", fast, loadBusy, (*bench).reference},
 	{"50ms-control", fast, loadBusy, (*bench).noDeath},
 	{"cost", slow, loadIdle, (*bench).cost},
 }

@@ -87,6 +87,14 @@ func (r *report) falseVerdicts() (n int) {
 // bound is how late a verdict may be.
 func (r *row) bound() float64 { return max(5, 0.02*r.TimeoutMS) }
 
+// longestCut is the longest time after a cut, 0 where nothing was cut.
+func (r *row) longestCut() float64 {
+	if r.AfterCutMS == nil {
+		return 0
+	}
+	return r.AfterCutMS.Max
+}
+
 func (r *row) summarize() {
 	r.N = len(r.late)
 	r.LateMS, r.AfterCutMS = summarize(r.late), summarize(r.afterCut)
@@ -118,7 +126,8 @@ func round(v float64) float64 { return math.Round(v*100) / 100 }
 // print writes a table for people and one line for programs.
 func (r *report) print(out io.Writer) error {
 	fmt.Fprintf(out, "Milliseconds later than the last frame (the kernel's time of its packet, so reading it is included)\n"+
-		"plus the timeout; \"cut\" is the longest time after the cut began. %d cores, load %s before.\n\n", r.Cores, r.Load)
+		"plus the timeout; \"cut\" is the longest time after the cut began; \"SIGTERM alone\" is PostgreSQL's own\n"+
+		"share of the two rows of the server. %d cores, load %s before.\n\n", r.Cores, r.Load)
 	fmt.Fprintf(out, "%-80s %5s %8s %8s %8s %8s %8s %6s\n", "", "n", "min", "median", "p99", "max", "cut", "false")
 	for _, row := range r.Rows {
 		row.summarize()
@@ -131,7 +140,7 @@ func (r *report) print(out io.Writer) error {
 			mark = fmt.Sprintf("  p99 beyond %.1f ms", row.bound())
 		}
 		fmt.Fprintf(out, "%-80s %5d %8.2f %8.2f %8.2f %8.2f %8.1f %6d%s\n",
-			row.Case, row.N, l.Min, l.P50, l.P99, l.Max, row.AfterCutMS.Max, row.FalseVerdicts, mark)
+			row.Case, row.N, l.Min, l.P50, l.P99, l.Max, row.longestCut(), row.FalseVerdicts, mark)
 	}
 	for _, c := range r.Idle {
 		fmt.Fprintf(out, "%-11s idle at %.0f ms x 3 for %.0f s: %.2f %% of a core, %.1f wake-ups/s, %d log lines, %d descriptors, %d KiB\n",

@@ -96,7 +96,7 @@ type watched struct {
 const (
 	factApplication = "error of an application on a pass-through port"
 	factConsole     = "error of a console session after TARGET any"
-	factBackend     = "backend of the dead client ended"
+	factBackend     = "backend of the dead client ended (its process)"
 	factLock        = "lock of the dead client granted to another session"
 )
 
