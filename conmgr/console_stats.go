@@ -87,6 +87,9 @@ func (s *Server) Event(e Event) {
 func (s *Server) recordFault(f Fault, n *InstanceView, told int, took time.Duration) {
 	s.stats.faults.Add(1)
 	s.stats.told.Add(int64(told))
+	if told == 0 && f.Only != nil {
+		return // a change of role that concerned nobody
+	}
 	s.Event(Event{Kind: "fault", Instance: new(n.Number), Reason: f.Reason, Silence: f.Silence,
 		Applications: told, Detail: n.Why})
 	if told > 0 {
