@@ -193,6 +193,15 @@ func (c *console) sees(me owner, m *app) bool {
 	return m.owner.known && m.owner.uid == me.uid
 }
 
+// statusOf does not call an instance up that was lost: up is what it was when it
+// was heard last.
+func statusOf(n *InstanceView) string {
+	if n.Monitoring == Faulted && n.Instance.Status != wire.StatusDown {
+		return wire.StatusUnknown.String()
+	}
+	return n.Instance.Status.String()
+}
+
 // attributeOf says primary, standby or unknown only while somebody knows.
 func attributeOf(n *InstanceView) string {
 	if n.Monitoring == Unknown {

@@ -60,7 +60,7 @@ func showInstances(v *View, now mono.Instant) []row {
 		n := &v.Instances[i]
 		rows = append(rows, row{
 			int64(n.Number), n.Host, n.address(), int64(n.Port), n.Monitoring.String(),
-			n.Heartbeat.String(), attributeOf(n), n.Instance.Status.String(), readOnly(&n.Instance),
+			n.Heartbeat.String(), attributeOf(n), statusOf(n), readOnly(&n.Instance),
 			positive(int64(n.Instance.Timeline)), lsn(n.Instance.WAL), systemID(n.Instance.SystemID),
 			milliseconds(n.RTT), heardMS(n.Heard, now), int64(n.Lost), int64(n.Received),
 			n.Reason.String(), n.Why,

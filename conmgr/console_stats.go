@@ -87,11 +87,14 @@ func (s *Server) Event(e Event) {
 func (s *Server) recordFault(f Fault, n *InstanceView, told int, took time.Duration) {
 	s.stats.faults.Add(1)
 	s.stats.told.Add(int64(told))
+	if told == 0 && f.Only != nil {
+		return // a change of role that concerned nobody
+	}
 	s.Event(Event{Kind: "fault", Instance: new(n.Number), Reason: f.Reason, Silence: f.Silence,
 		Applications: told, Detail: n.Why})
 	if told > 0 {
-		s.log.Log(context.Background(), s.opts.LevelLog, "applications told of a fault", "instance", n.Number, "host", n.Host,
-			"why", f.Reason, "silence", f.Silence, "applications", told, "took", took)
+		s.log.Log(context.Background(), s.opts.LevelLog, "applications told of a fault", "instance", n.Name(),
+			"why", f.Reason, "silence", f.Silence.Round(time.Millisecond), "applications", told, "took", took.Round(time.Microsecond))
 	}
 }
 

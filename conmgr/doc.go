@@ -39,8 +39,9 @@
 // In SHOW INSTANCES monitoring is unknown, monitored, unmonitored, faulted or
 // foreign; heartbeat is down, init, up, late or suspect; attribute is primary,
 // standby or unknown; status is up, down, unresponsive or unknown; read_only is
-// on, off or, while the status is unknown, empty; wal is printed as pg_lsn is; rtt_ms has three decimals; heard_ms
-// is the age of the last valid heartbeat.
+// on, off or, while that was never heard, empty; wal is printed as pg_lsn is;
+// rtt_ms has three decimals; heard_ms is the age of the last valid heartbeat.
+// What is known of a faulted instance, its status aside, is what was heard last.
 //
 // In SHOW APPLICATIONS kind is console, passthrough or proxy. Only conmgr's own
 // user, root and sessions on conmgr.sock see the rows of other users.

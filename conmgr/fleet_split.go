@@ -102,7 +102,7 @@ func (f *Fleet) place(now mono.Instant, m *member, winner int, out *Actions) {
 	case !m.claims() || m.index == winner:
 		m.standing = standing{}
 	case m.state.Timeline < f.split.top:
-		m.standing = standing{placeStale, fmt.Sprintf("stale primary: timeline %d, %s has had %d",
+		m.standing = standing{placeStale, fmt.Sprintf("stale primary on timeline %d: %s has had timeline %d",
 			m.state.Timeline, f.split.topName, f.split.top)}
 	case winner < 0:
 		m.standing = standing{placeTied, fmt.Sprintf("one of several primaries on timeline %d", f.split.top)}

@@ -19,7 +19,7 @@ func TestFleetSplitHigherTimelineWins(t *testing.T) {
 	r.instance(2000, 1, fleetPrimary(2))
 	r.wantFaults("1 role change standby read-only", "0 stale primary")
 	r.wantLosers(true, false)
-	if why := r.view().Instances[0].Why; why != "stale primary: timeline 1, 1 db2:5432 has had 2" {
+	if why := r.view().Instances[0].Why; why != "stale primary on timeline 1: 1 db2:5432 has had timeline 2" {
 		t.Errorf("why %q", why)
 	}
 	if r.logged("stale primary") != 1 || r.view().Split != "" {

@@ -55,7 +55,7 @@ func (f *Fleet) becomeFaulted(now mono.Instant, m *member, reason string, silenc
 	f.fault(now, m, Fault{Reason: reason, Silence: silence}, out)
 	f.become(now, m, Faulted, reason, out)
 	if was != Faulted {
-		out.log(FleetWarn, "instance faulted", "instance", m.name, "from", was.String(), "why", reason, "silence", silence)
+		out.log(FleetWarn, "instance faulted", "instance", m.name, "from", was.String(), "why", reason, "silence", silence.Round(time.Millisecond))
 	}
 }
 

@@ -413,18 +413,24 @@ func (m *monitor) report(e FleetEntry) {
 		level = LevelLog // what happened to an instance is for every operator
 	}
 	m.log.Log(m.ctx, level, e.Message, e.Args...)
-	m.event(e.event())
+	m.event(m.eventOf(e))
 }
 
-// event is the entry as a line of SHOW EVENTS. The fleet's entries name the
+// eventOf is the entry as a line of SHOW EVENTS. The fleet's entries name the
 // instance as their first attribute.
-func (e FleetEntry) event() Event {
+func (m *monitor) eventOf(e FleetEntry) Event {
 	var text strings.Builder
 	text.WriteString(e.Message)
+	var number *int
+	for _, n := range m.View().Instances {
+		if len(e.Args) > 1 && e.Args[1] == n.Name() {
+			number = new(n.Number)
+		}
+	}
 	for i := 0; i+1 < len(e.Args); i += 2 {
 		fmt.Fprintf(&text, " %v=%v", e.Args[i], e.Args[i+1])
 	}
-	return Event{Kind: "state", Detail: text.String()}
+	return Event{Kind: "state", Instance: number, Detail: text.String()}
 }
 
 // deliver carries faults to the applications, in order.

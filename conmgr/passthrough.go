@@ -188,7 +188,8 @@ func (s *Server) passFailed(t Target, err error) {
 		return
 	}
 	if suppressed, ok := s.passLog.allow(time.Now()); ok {
-		s.log.Warn("pass-through found no instance", "target", t.String(), "suppressed", suppressed, "err", err)
+		s.log.Warn("pass-through found no instance", "target", t.String(), "suppressed", suppressed,
+			"err", strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 }
 

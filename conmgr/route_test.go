@@ -194,13 +194,13 @@ func TestNoInstanceError(t *testing.T) {
 	v := routeView("pf", "sh", "prz", "n")
 	v.Instances[0].Host = "db1"
 	v.Instances[1].Host, v.Instances[1].HostAddr = "", "::1"
-	v.Instances[2].Why = "stale primary: timeline 1, 0 db1:5432 has had 2"
+	v.Instances[2].Why = "stale primary on timeline 1: 0 db1:5432 has had timeline 2"
 	v.Split = "nobody wins"
 	_, err := NewRouter(Policy{}).Route(v, ReadWrite)
 	want := `no instance serves target_session_attrs read-write
 0 db1:5432 primary, faulted 1.2 s ago: timeout
 1 [::1]:5432 standby, monitored, unresponsive
-2 db:5432 primary (read-only by default), monitored: stale primary: timeline 1, 0 db1:5432 has had 2
+2 db:5432 primary (read-only by default), monitored: stale primary on timeline 1: 0 db1:5432 has had timeline 2
 3 db:5432, unknown
 nobody wins`
 	if d := cmp.Diff(want, err.Error()); d != "" {

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -92,10 +94,10 @@ func (t *Terminator) audit(r *run, result *Result) {
 	attrs := []slog.Attr{
 		slog.Any("peer", r.w.Addr), slog.Uint64("warrant", r.w.ID), slog.Uint64("session", r.w.Session),
 		slog.String("case", r.w.Case.String()), slog.String("why", r.w.Reason.String()),
-		slog.Duration("silence", silence(&r.w)), slog.String("evidence", r.evidence.Text),
+		slog.Duration("silence", silence(&r.w).Round(time.Millisecond)), slog.String("evidence", r.evidence.Text),
 		slog.String("sockets", r.sockets.Text), slog.Int("backends", result.Backends),
 		slog.Int("ended", result.Ended), slog.Int("newer", result.Newer), slog.Int("spared", result.Spared),
-		slog.Duration("took", result.Took), slog.Any("steps_ms", r.steps),
+		slog.Duration("took", result.Took.Round(time.Microsecond)), slog.String("steps_ms", stepsText(r.steps)),
 	}
 	if len(result.Survivors) > 0 {
 		attrs = append(attrs, slog.Any("survivors", result.Survivors[:min(len(result.Survivors), maxNamed)]))
@@ -132,4 +134,13 @@ func silence(w *Warrant) time.Duration {
 		return 0
 	}
 	return w.Verdict.Sub(w.LastValid)
+}
+
+// stepsText writes what each step took, in milliseconds.
+func stepsText(steps map[string]float64) string {
+	var parts []string
+	for _, name := range slices.Sorted(maps.Keys(steps)) {
+		parts = append(parts, fmt.Sprintf("%s %.1f", name, steps[name]))
+	}
+	return strings.Join(parts, ", ")
 }

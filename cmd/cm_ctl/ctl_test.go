@@ -297,6 +297,15 @@ func TestStopWithoutSocket(t *testing.T) {
 	mustMatch(t, "stop", stderr, `conmgr\.sock: no such file or directory; sending signal SIGTERM\n$`)
 }
 
+// conmgr ends while it is asked: it is not running, and not silent.
+func TestStatusOfAnEndingConmgr(t *testing.T) {
+	t.Parallel()
+	w := mustWorld(t, playVanish)
+	w.must(t, 0, "start")
+	stdout, _ := w.must(t, 3, "status")
+	mustMatch(t, "status", stdout, `^cm_ctl: no conmgr is running in `)
+}
+
 func TestStopAnsweredByTheEnd(t *testing.T) {
 	t.Parallel()
 	w := mustWorld(t, playCut)

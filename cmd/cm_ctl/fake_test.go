@@ -37,6 +37,7 @@ const (
 	playStubborn = "stubborn" // accepts SHUTDOWN SMART and stays
 	playRefuse   = "refuse"   // answers SHUTDOWN with an error; obeys signals
 	playCut      = "cut"      // closes the connection instead of answering SHUTDOWN, and ends
+	playVanish   = "vanish"   // the same with SHOW APPLICATIONS
 )
 
 func fakeConmgr(args []string) int {
@@ -145,6 +146,9 @@ func (f *fake) answer(b *pgproto3.Backend, command string) bool {
 	case command == "SHOW INSTANCES":
 		f.looks.Add(1)
 		sendTable(b, instanceColumns, f.instances()...)
+	case command == "SHOW APPLICATIONS" && f.script == playVanish:
+		f.stopped <- command
+		return false
 	case command == "SHOW APPLICATIONS":
 		sendTable(b, "id:20,kind,addr,port:20,pid:20,uid:20,target,instance:20,host,connected,state",
 			"7,console,127.0.0.1,40000,4711,1000,primary,0,db1,2026-11-22T10:00:01Z,\x1b[31mbound")

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -55,6 +56,10 @@ func status(e env, d *conmgr.Directory, o options) int {
 	defer cancel()
 	shown, tables, err := ask(ctx, d, o.info)
 	if err != nil {
+		// A process that ends has closed its sockets before it is gone.
+		if ended := awaitEnd(e, d); ended != nil {
+			return notRunning(e, o, ended)
+		}
 		return fail(e, fmt.Errorf("conmgr is running and does not answer: %w", err))
 	}
 	if o.json {
@@ -67,6 +72,21 @@ func status(e env, d *conmgr.Directory, o options) int {
 		fmt.Fprintf(e.stdout, "%s:\n%s", b.name, format(b, tables[i]))
 	}
 	return cli.ExitOK
+}
+
+// awaitEnd waits a moment for the end of conmgr and returns what running says
+// then, nil when it runs on.
+func awaitEnd(e env, d *conmgr.Directory) error {
+	const looks = 10
+	for i := range looks {
+		if i > 0 {
+			time.Sleep(e.poll)
+		}
+		if _, err := running(d); errors.Is(err, errNotRunning) {
+			return err
+		}
+	}
+	return nil
 }
 
 func notRunning(e env, o options, err error) int {

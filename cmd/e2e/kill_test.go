@@ -140,6 +140,7 @@ func TestStrangers(t *testing.T) {
 				"another client":          w.crowd(w.directly(w.db2, w.primary)),
 				"another address":         w.crowd(w.at(w.client, other)),
 				"another port":            w.crowd(w.at(w.client, otherPort)),
+				"the database host":       w.crowd(w.directly(w.db1, w.primary)),
 				"another client, address": w.crowd(w.at(w.db2, other)),
 			}
 			pipe := w.pipe(w.client, w.db1)

@@ -179,3 +179,37 @@ func TestClientsRefused(t *testing.T) {
 		},
 	})
 }
+
+// A conmgr beside a standby dies: the host lives, so its replication does, too.
+// The host vanishes: replication ends with the rest.
+func TestReplicationSpared(t *testing.T) {
+	prove(t, row{
+		name: "replication", off: func(s *setup) { s.agents["watchdog.terminate_replication"] = "on" },
+		with: func(s *setup) {
+			calm(s)
+			s.noConmgr = true
+			s.agents["watchdog.on_disconnect"] = "terminate"
+		},
+		run: func(w *world) {
+			w.cm = w.startConmgr(w.db2, nil)
+			w.awaitMonitored(w.cm)
+			direct := w.crowd(w.directly(w.db2, w.primary))
+			sender := w.walsender()
+			agenttest.MustFault(w, w.cm.Process.Kill)
+			w.expect("no session of the host", func() bool { return w.living(w.primary, direct.pids()) == 0 })
+			w.expectNever("replication was ended", w.rest(), func() bool { return w.walsender() != sender })
+
+			w.must(w.cm.Start(w.Context()))
+			w.awaitMonitored(w.cm)
+			agenttest.MustFault(w, w.db2.Cut)
+			w.expect("replication of a dead host ended", func() bool { return w.walsender() == "" })
+			w.measure("silence to walsender gone", now().Sub(w.lastFrame(w.db1, w.db2)))
+		},
+	})
+}
+
+// walsender is the pid of the primary's walsender, "" while there is none.
+func (w *world) walsender() string {
+	w.Helper()
+	return strings.Join(agenttest.MustQuery(w, w.primary, "SELECT pid::text FROM pg_stat_replication"), " ")
+}

@@ -21,6 +21,9 @@ import (
 // dies without a word.
 func (b *bench) deaths(ctx context.Context, w *world, t trial) error {
 	rows := make(map[string]*row)
+	measuring, stop := context.WithCancel(ctx)
+	defer stop()
+	lates := yardstick(measuring)
 	for i := range b.n {
 		if err := b.death(ctx, w, t, rows); err != nil {
 			return fmt.Errorf("death %d: %w", i+1, err)
@@ -29,6 +32,8 @@ func (b *bench) deaths(ctx context.Context, w *world, t trial) error {
 			fmt.Fprintf(b.log, "%s: %d deaths\n", t.name, i+1)
 		}
 	}
+	stop()
+	b.report.add(t.title()+": "+factWakeup, 0).late = <-lates
 	return nil
 }
 

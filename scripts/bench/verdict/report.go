@@ -127,7 +127,7 @@ func round(v float64) float64 { return math.Round(v*100) / 100 }
 func (r *report) print(out io.Writer) error {
 	fmt.Fprintf(out, "Milliseconds later than the last frame (the kernel's time of its packet, so reading it is included)\n"+
 		"plus the timeout; \"cut\" is the longest time after the cut began; \"SIGTERM alone\" is PostgreSQL's own\n"+
-		"share of the two rows of the server. %d cores, load %s before.\n\n", r.Cores, r.Load)
+		"share of the two rows of the server, \"machine's share\" what a thread that only sleeps sees. %d cores, load %s before.\n\n", r.Cores, r.Load)
 	fmt.Fprintf(out, "%-80s %5s %8s %8s %8s %8s %8s %6s\n", "", "n", "min", "median", "p99", "max", "cut", "false")
 	for _, row := range r.Rows {
 		row.summarize()
