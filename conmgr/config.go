@@ -51,7 +51,8 @@ type Config struct {
 	HeartbeatTimeout         time.Duration
 	HeartbeatConnectInterval time.Duration
 	HeartbeatConnectTimeout  time.Duration
-	HeartbeatTransport       string // tcp
+	HeartbeatTransport       string // tcp or udp
+	HeartbeatKeyFile         string // empty: no key
 	LinkDownGrace            time.Duration
 	AgentSilenceIsFault      bool // agent_silence = fault
 
@@ -137,6 +138,7 @@ func fromValues(file string, v *conf.Values) *Config {
 		HeartbeatConnectInterval: v.Duration("heartbeat_connect_interval"),
 		HeartbeatConnectTimeout:  v.Duration("heartbeat_connect_timeout"),
 		HeartbeatTransport:       v.Text("heartbeat_transport"),
+		HeartbeatKeyFile:         v.Text("heartbeat_key_file"),
 		LinkDownGrace:            v.Duration("link_down_grace"),
 		AgentSilenceIsFault:      v.Text("agent_silence") == "fault",
 		SyslogFacility:           16 + slices.Index(syslogFacilities, v.Text("syslog_facility")),
@@ -205,6 +207,9 @@ func (c *Config) check() error {
 	}
 	if strings.HasPrefix(c.ProxySSLMode, "verify-") && c.ProxySSLRootCert == "" {
 		errs = append(errs, c.values.Fail("proxy_sslmode", "%s needs proxy_sslrootcert: expected a file or system", c.ProxySSLMode))
+	}
+	if c.HeartbeatTransport == "udp" && c.HeartbeatKeyFile == "" {
+		errs = append(errs, c.values.Fail("heartbeat_transport", "udp needs a key: expected heartbeat_key_file"))
 	}
 	return errors.Join(errs...)
 }

@@ -107,13 +107,6 @@ func checkIdent(s string) error {
 	return nil
 }
 
-func checkTransport(s string) error {
-	if s == "udp" {
-		return errors.New("udp needs a key file on both ends and this version speaks tcp only: expected tcp")
-	}
-	return nil
-}
-
 func checkSystemIdentifier(s string) error {
 	if _, err := strconv.ParseUint(s, 10, 64); err != nil {
 		return fmt.Errorf("expected the decimal number that pg_controldata shows, or 0, found %.60q", s)
@@ -198,4 +191,11 @@ func parseProxyAllow(s string) ([]netip.Prefix, error) {
 		prefixes = append(prefixes, p)
 	}
 	return prefixes, nil
+}
+
+func checkKeyFile(s string) error {
+	if s != "" && !strings.HasPrefix(s, "/") {
+		return errors.New("expected an absolute path")
+	}
+	return nil
 }

@@ -107,8 +107,13 @@ func ownTable() conf.Table {
 			High:  "an application on another host is not told when the path to conmgr dies.",
 		},
 		{
-			Name: "heartbeat_transport", Kind: conf.Enum, Default: "tcp", Words: []string{"tcp", "udp"}, Check: checkTransport,
-			About: "What carries the heartbeat. udp needs a key file on both ends; this version speaks tcp only.",
+			Name: "heartbeat_transport", Kind: conf.Enum, Default: "tcp", Words: []string{"tcp", "udp"},
+			About: "What carries the heartbeat. udp needs a key file on both ends, and goes on over paths that lose packets.",
+		},
+		{
+			Name: "heartbeat_key_file", Kind: conf.String, Check: checkKeyFile,
+			About: "File with the key that heartbeats are proven with, as cm_ctl keygen writes it; the first line counts. Read again at SIGHUP.",
+			Low:   "heartbeats without a key can be forged by whoever can send from an address in watchdog.clients.",
 		},
 		{
 			Name: "agent_silence", Kind: conf.Enum, Default: "tolerate", Words: []string{"tolerate", "fault"},

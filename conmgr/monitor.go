@@ -4,7 +4,6 @@ package conmgr
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"log/slog"
 	mathrand "math/rand/v2"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"github.com/pgconmgr/pgconmgr/agent/heartbeat"
+	"github.com/pgconmgr/pgconmgr/agent/key"
 	"github.com/pgconmgr/pgconmgr/agent/mono"
 	"github.com/pgconmgr/pgconmgr/agent/peer"
 	"github.com/pgconmgr/pgconmgr/agent/wire"
@@ -32,6 +32,7 @@ type monitor struct {
 	fleet    *Fleet
 	acts     []*Actions // free ones
 	watches  []*watch
+	ring     *key.Ring // nil without a key file
 	timer    *peer.Timer
 	figures  *peer.Timer
 	resolver *Resolver
@@ -67,12 +68,12 @@ type watch struct {
 }
 
 // newMonitor prepares the sessions to all instances; nothing happens until run.
-func newMonitor(cfg *Config, id wire.ID, incarnation, systemID uint64, log *slog.Logger) (*monitor, error) {
+func newMonitor(cfg *Config, ring *key.Ring, id wire.ID, incarnation, systemID uint64, log *slog.Logger) (*monitor, error) {
 	loop, err := peer.NewLoop(log)
 	if err != nil {
 		return nil, err
 	}
-	m := &monitor{cfg: cfg, log: log, loop: loop, fleet: NewFleet(fleetConfigOf(cfg), systemID, loop.Now())}
+	m := &monitor{cfg: cfg, log: log, loop: loop, ring: ring, fleet: NewFleet(fleetConfigOf(cfg), systemID, loop.Now())}
 	m.ctx = context.Background()
 	m.timer = loop.NewTimer(m.tick)
 	m.figures = loop.NewTimer(m.readFigures)
@@ -83,7 +84,7 @@ func newMonitor(cfg *Config, id wire.ID, incarnation, systemID uint64, log *slog
 	hb := heartbeat.Config{
 		Interval: cfg.HeartbeatInterval, Timeout: cfg.HeartbeatTimeout,
 		ConnectInterval: cfg.HeartbeatConnectInterval, ConnectTimeout: cfg.HeartbeatConnectTimeout,
-		Self: id, Incarnation: incarnation, Nonce: newNonce,
+		Self: id, Incarnation: incarnation, Datagram: cfg.HeartbeatTransport == "udp",
 	}
 	hosts := make([]string, len(cfg.Backends))
 	for i, b := range cfg.Backends {
@@ -95,7 +96,7 @@ func newMonitor(cfg *Config, id wire.ID, incarnation, systemID uint64, log *slog
 	m.resolver = NewResolver(ResolverConfig{Found: m.found, Log: log}, hosts)
 	for i, b := range cfg.Backends {
 		w := &watch{m: m, index: i, backend: b}
-		w.session = loop.Dial(hb, netip.AddrPort{}, w)
+		w.session = loop.Dial(peer.DialConfig{Heartbeat: hb, Key: m.key}, netip.AddrPort{}, w)
 		m.watches = append(m.watches, w)
 		w.pick(false)
 	}
@@ -142,9 +143,13 @@ func (w *watch) pick(failed bool) {
 	}
 }
 
-func newNonce() (n wire.ID) {
-	_, _ = rand.Read(n[:]) // never fails (crypto/rand)
-	return n
+// key is the one that the next attempt uses, nil without a key file.
+func (m *monitor) key() *key.Key { return m.ring.First() }
+
+// setRing takes the keys of a reload: the next attempt to each watchdog uses its
+// first one, sessions go on with theirs.
+func (m *monitor) setRing(ring *key.Ring) {
+	m.loop.Do(func() { m.ring = ring })
 }
 
 // View returns the present picture of all instances.
@@ -322,8 +327,12 @@ func (w *watch) Told(s *peer.Session) {
 }
 
 // Refused implements peer.Handler.
-func (w *watch) Refused(_ *peer.Session, r wire.Refuse) {
-	w.complain(&w.refused, slog.LevelError, "watchdog refuses the heartbeat", refusal(r, w.m.cfg))
+func (w *watch) Refused(_ *peer.Session, r wire.Refuse, proven bool) {
+	why := refusal(r, w.m.cfg)
+	if !proven {
+		why += " (not proven with our key, so the attempt goes on)"
+	}
+	w.complain(&w.refused, slog.LevelError, "watchdog refuses the heartbeat", why)
 }
 
 // Broken implements peer.Handler.
@@ -379,7 +388,10 @@ func refusal(r wire.Refuse, cfg *Config) string {
 	case wire.CodePerAddress:
 		return fmt.Sprintf("this address has %d sessions already: expected fewer", r.Limit)
 	case wire.CodeKey:
-		return "it requires a key, or does not know this one"
+		if cfg.HeartbeatKeyFile == "" {
+			return "it requires a key: expected heartbeat_key_file"
+		}
+		return "it does not accept the first key of " + cfg.HeartbeatKeyFile + "; its own log says why"
 	case wire.CodeStopping:
 		return "it is stopping"
 	}

@@ -17,6 +17,8 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/pgconmgr/pgconmgr/agent/key"
+	"github.com/pgconmgr/pgconmgr/agent/key/keyfile"
 	"github.com/pgconmgr/pgconmgr/agent/mono/clock"
 	"github.com/pgconmgr/pgconmgr/agent/wire"
 )
@@ -32,6 +34,9 @@ type RunOptions struct {
 	Log         *slog.Logger // nil discards
 	Incarnation uint64       // differs from that of every earlier run in this directory
 	Version     string
+	// Reload delivers a value each time the operator asks for the key file to be
+	// read again. May be nil.
+	Reload <-chan struct{}
 }
 
 // daemon is one running conmgr.
@@ -66,8 +71,12 @@ func newDaemon(o RunOptions) (*daemon, error) {
 	if err != nil {
 		return nil, err
 	}
+	ring, err := loadRing(o.Config)
+	if err != nil {
+		return nil, err
+	}
 	d := &daemon{options: o, log: o.Log, started: time.Now(), requests: make(chan ShutdownMode, 4)}
-	if d.monitor, err = newMonitor(o.Config, wire.ID(id), o.Incarnation, systemID, o.Log); err != nil {
+	if d.monitor, err = newMonitor(o.Config, ring, wire.ID(id), o.Incarnation, systemID, o.Log); err != nil {
 		return nil, err
 	}
 	options, err := d.serverOptions()
@@ -129,6 +138,7 @@ func (d *daemon) run(ctx context.Context) error {
 	g, running := errgroup.WithContext(running)
 	g.Go(func() error { return d.monitor.run(running) })
 	g.Go(func() error { return d.server.Run(running) })
+	g.Go(func() error { d.watchReloads(running); return nil })
 	g.Go(func() error {
 		defer stop()
 		d.awaitShutdown(ctx, running)
@@ -136,6 +146,31 @@ func (d *daemon) run(ctx context.Context) error {
 	})
 	d.log.Log(ctx, LevelLog, "ready for applications", "port", d.server.Port(), "proxy_ports", len(d.server.ProxyPorts()))
 	return g.Wait()
+}
+
+// loadRing reads the key file, nil without one.
+func loadRing(cfg *Config) (*key.Ring, error) {
+	if cfg.HeartbeatKeyFile == "" {
+		return nil, nil
+	}
+	return keyfile.Load(cfg.HeartbeatKeyFile)
+}
+
+func (d *daemon) watchReloads(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.options.Reload:
+		}
+		ring, err := loadRing(d.options.Config)
+		if err != nil {
+			d.log.Error("key file not reloaded, the old keys stay in use", "err", err)
+			continue
+		}
+		d.monitor.setRing(ring)
+		d.log.Log(ctx, LevelLog, "key file reloaded", "keys", len(ring.Keys()))
+	}
 }
 
 // awaitShutdown returns when conmgr is to end: everybody has been told. A smart

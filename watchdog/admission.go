@@ -39,9 +39,10 @@ type Counts struct {
 
 // Admit judges a HELLO. Code 0 accepts, any other is for the REFUSE together
 // with limit. protected says that the session may live but must never be armed
-// in the [Docket]. An address that is not listed learns nothing but that.
-func (a *Admission) Admit(remote netip.Addr, hello *wire.Hello, n Counts) (code wire.Code, limit uint32, protected bool) {
-	if !a.allows(remote) {
+// in the [Docket]. A HELLO that was proven with a key is not asked for its
+// address here; another one from an address that is not listed learns only that.
+func (a *Admission) Admit(remote netip.Addr, hello *wire.Hello, keyed bool, n Counts) (code wire.Code, limit uint32, protected bool) {
+	if !remote.IsValid() || !keyed && !a.allows(remote) {
 		return wire.CodeAddress, 0, false
 	}
 	if perAddress := a.perAddress(); n.PerAddress >= perAddress {

@@ -58,15 +58,18 @@ func TestAdmit(t *testing.T) {
 		{"per address", "10.0.0.7", 1000, 3000, Counts{50, 8}, wire.CodePerAddress, 8, false},
 	} {
 		hello := wire.Hello{IntervalMS: tc.interval, TimeoutMS: tc.timeout}
-		code, limit, protected := a.Admit(netip.MustParseAddr(tc.addr), &hello, tc.counts)
+		code, limit, protected := a.Admit(netip.MustParseAddr(tc.addr), &hello, false, tc.counts)
 		if code != tc.code || limit != tc.limit || protected != tc.protected {
 			t.Errorf("%s: code %d, limit %d, protected %v: want %d, %d, %v", tc.name, code, limit, protected, tc.code, tc.limit, tc.protected)
 		}
 	}
-	if code, _, _ := a.Admit(netip.Addr{}, &wire.Hello{}, Counts{}); code != wire.CodeAddress || !a.Protects(netip.Addr{}) {
+	if code, _, _ := a.Admit(netip.MustParseAddr("192.0.2.6"), &wire.Hello{IntervalMS: 1000, TimeoutMS: 3000}, true, Counts{}); code != 0 {
+		t.Errorf("a stranger with a key is refused with code %d", code)
+	}
+	if code, _, _ := a.Admit(netip.Addr{}, &wire.Hello{}, false, Counts{}); code != wire.CodeAddress || !a.Protects(netip.Addr{}) {
 		t.Error("what is no address must be refused and protected")
 	}
-	if code, _, _ := new(Admission).Admit(protected, &wire.Hello{}, Counts{}); code != wire.CodeAddress {
+	if code, _, _ := new(Admission).Admit(protected, &wire.Hello{}, false, Counts{}); code != wire.CodeAddress {
 		t.Error("without a list somebody got in")
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/pgconmgr/pgconmgr/agent/heartbeat"
+	"github.com/pgconmgr/pgconmgr/agent/key"
 	"github.com/pgconmgr/pgconmgr/agent/mono"
 	"github.com/pgconmgr/pgconmgr/agent/peer"
 	"github.com/pgconmgr/pgconmgr/agent/wire"
@@ -87,6 +88,12 @@ func (g *gate) own(prefixes []netip.Prefix) {
 
 // protects may be called from any goroutine.
 func (g *gate) protects(a netip.Addr) bool { return g.admission.Load().Protects(a) }
+
+// setRing sets the keys that are required from now on, nil for none.
+func (g *gate) setRing(ring *key.Ring) {
+	g.listener.SetRing(ring)
+	g.listen(g.want)
+}
 
 // listen listens on the addresses, and tries again while that fails.
 func (g *gate) listen(want []netip.AddrPort) {
@@ -176,17 +183,19 @@ func (g *gate) restore(startUS int64) {
 }
 
 // Admit implements peer.Acceptor.
-func (g *gate) Admit(remote netip.AddrPort, hello *wire.Hello, c peer.Counts) peer.Admission {
-	code, limit, protected := g.admission.Load().Admit(remote.Addr(), hello, Counts{Sessions: c.Total, PerAddress: c.OfAddress})
+func (g *gate) Admit(remote netip.AddrPort, hello *wire.Hello, keyed bool, c peer.Counts) peer.Admission {
+	code, limit, protected := g.admission.Load().Admit(remote.Addr(), hello, keyed, Counts{Sessions: c.Total, PerAddress: c.OfAddress})
 	if code != 0 {
-		g.refusals.note(g.server.loop.Now(), remote.Addr(), code, limit)
+		why, hint := refusalText(code)
+		g.refusals.note(g.server.loop.Now(), remote.Addr(), why, hint, limit)
 	}
 	return peer.Admission{Code: code, Limit: limit, Protected: protected}
 }
 
-// OtherVersion implements peer.Acceptor.
-func (g *gate) OtherVersion(remote netip.AddrPort) {
-	g.refusals.note(g.server.loop.Now(), remote.Addr(), wire.CodeVersion, wire.Version)
+// TurnedAway implements peer.Acceptor.
+func (g *gate) TurnedAway(remote netip.AddrPort, err error) {
+	why, hint := turnedAwayText(err)
+	g.refusals.note(g.server.loop.Now(), remote.Addr(), why, hint, 0)
 }
 
 // Changed implements peer.Handler.
@@ -254,7 +263,7 @@ func (g *gate) seek(s *peer.Session, seeks bool) {
 }
 
 // Refused implements peer.Handler; a conmgr refuses nothing.
-func (g *gate) Refused(*peer.Session, wire.Refuse) {}
+func (g *gate) Refused(*peer.Session, wire.Refuse, bool) {}
 
 // Broken implements peer.Handler.
 func (g *gate) Broken(s *peer.Session, err error) {

@@ -3,33 +3,34 @@
 package watchdog
 
 import (
+	"errors"
 	"log/slog"
 	"net/netip"
 	"time"
 
+	"github.com/pgconmgr/pgconmgr/agent/key"
 	"github.com/pgconmgr/pgconmgr/agent/mono"
 	"github.com/pgconmgr/pgconmgr/agent/wire"
 )
 
-// refusals logs refused sessions, at most one line a minute for each code.
+// refusals logs refused sessions, at most one line a minute for each cause.
 type refusals struct {
 	log  *slog.Logger
-	last map[wire.Code]mono.Instant
-	kept map[wire.Code]int // refusals since the last line
+	last map[string]mono.Instant // by cause; the causes are ours, so there are few
+	kept map[string]int          // refusals since the last line
 }
 
 const refusalsEvery = time.Minute
 
-func (r *refusals) note(now mono.Instant, remote netip.Addr, code wire.Code, limit uint32) {
+func (r *refusals) note(now mono.Instant, remote netip.Addr, why, hint string, limit uint32) {
 	if r.last == nil {
-		r.last, r.kept = map[wire.Code]mono.Instant{}, map[wire.Code]int{}
+		r.last, r.kept = map[string]mono.Instant{}, map[string]int{}
 	}
-	last, ok := r.last[code]
+	last, ok := r.last[why]
 	if ok && now.Sub(last) < refusalsEvery {
-		r.kept[code]++
+		r.kept[why]++
 		return
 	}
-	why, hint := refusalText(code)
 	args := []any{"peer", remote, "why", why}
 	if limit != 0 {
 		args = append(args, "limit", limit)
@@ -37,17 +38,15 @@ func (r *refusals) note(now mono.Instant, remote netip.Addr, code wire.Code, lim
 	if hint != "" {
 		args = append(args, "hint", hint)
 	}
-	if more := r.kept[code]; more > 0 {
+	if more := r.kept[why]; more > 0 {
 		args = append(args, "more_since_last", more)
 	}
 	r.log.Warn("conmgr refused", args...)
-	r.last[code], r.kept[code] = now, 0
+	r.last[why], r.kept[why] = now, 0
 }
 
 func refusalText(code wire.Code) (why, hint string) {
 	switch code {
-	case wire.CodeVersion:
-		return "it speaks another version of the heartbeat protocol", "run the same version of pgconmgr on both hosts"
 	case wire.CodeFull:
 		return "full", "increase watchdog.max_heartbeat_connections"
 	case wire.CodeInterval:
@@ -60,4 +59,23 @@ func refusalText(code wire.Code) (why, hint string) {
 		return "too many sessions of one address", "is one conmgr started again and again?"
 	}
 	return "not accepted", ""
+}
+
+// turnedAwayText says why a HELLO was refused before anything of it was weighed.
+func turnedAwayText(err error) (why, hint string) {
+	switch {
+	case errors.Is(err, wire.ErrVersion):
+		return "it speaks another version of the heartbeat protocol", "run the same version of pgconmgr on both hosts"
+	case errors.Is(err, key.ErrMissing):
+		return "it has no key", "give its conmgr a heartbeat_key_file with a key of ours"
+	case errors.Is(err, key.ErrOwnNone):
+		return "it has a key, and this pgwatchdog has none", "start pgwatchdog with --key-file"
+	case errors.Is(err, key.ErrUnknown):
+		return "its key is not in our key file", "see the order of steps for changing a key"
+	case errors.Is(err, key.ErrSecret):
+		return "its key has the id of one of ours, and another secret", "a new key needs a new id"
+	case errors.Is(err, key.ErrAddress):
+		return "its key may not be used from its address", "see the addresses behind the key in our key file"
+	}
+	return err.Error(), ""
 }

@@ -14,16 +14,21 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pgconmgr/pgconmgr/agent/conf"
+	"github.com/pgconmgr/pgconmgr/agent/key"
+	"github.com/pgconmgr/pgconmgr/agent/key/keyfile"
 	"github.com/pgconmgr/pgconmgr/agent/peer"
 	"github.com/pgconmgr/pgconmgr/agent/wire"
 )
 
 // Options are what a watchdog runs with.
 type Options struct {
-	DSN   string       // the instance, see ConnectOptions
-	State string       // directory of the agent's own files; must exist
-	File  []conf.Entry // pgwatchdog.conf
-	Flags []conf.Entry // settings of the command line
+	DSN   string // the instance, see ConnectOptions
+	State string // directory of the agent's own files; must exist
+	// KeyFile has the keys of which one is required for a heartbeat; empty
+	// requires none, and serves no UDP.
+	KeyFile string
+	File    []conf.Entry // pgwatchdog.conf
+	Flags   []conf.Entry // settings of the command line
 	// Reload delivers a value for each reload that the operator asks for, with
 	// the entries of pgwatchdog.conf as they are now. May be nil.
 	Reload <-chan []conf.Entry
@@ -103,7 +108,16 @@ func newServer(o Options) (*server, error) {
 		Connect: ConnectOptions{DSN: o.DSN}, Config: config, Earlier: earlier, Log: o.Log,
 		OnState: s.onState, OnSettings: s.onSettings, OnRights: s.onRights, OnRelease: s.onRelease,
 	})
+	ring, err := s.loadRing()
+	if err != nil {
+		return nil, err
+	}
 	s.gate = newGate(s, id)
+	s.gate.setRing(ring)
+	if ring == nil {
+		o.Log.Warn("heartbeats are not authenticated: who can send from an address in watchdog.clients can forge them; UDP is not served",
+			"hint", "make a key with cm_ctl keygen and start with --key-file")
+	}
 	s.terminator = NewTerminator(TerminatorConfig{
 		Connect: s.connectTerminator, Known: s.failureKnown, Timeout: config.TerminateTimeout,
 		Protected: s.gate.protects, OwnPIDs: func() []uint32 { return []uint32{s.monitor.PID()} },
@@ -243,9 +257,28 @@ func (s *server) watchReloads(ctx context.Context) {
 		case entries := <-s.options.Reload:
 			s.log.Info("reloading the configuration")
 			s.reconfigure(func(src *Sources) { src.File = entries })
+			s.reloadRing()
 			s.monitor.Reread()
 		}
 	}
+}
+
+// loadRing reads the key file, nil without one.
+func (s *server) loadRing() (*key.Ring, error) {
+	if s.options.KeyFile == "" {
+		return nil, nil
+	}
+	return keyfile.Load(s.options.KeyFile)
+}
+
+// reloadRing reads the key file again. What cannot be read changes nothing.
+func (s *server) reloadRing() {
+	ring, err := s.loadRing()
+	if err != nil {
+		s.log.Error("key file not reloaded, the old keys stay in use", "err", err)
+		return
+	}
+	s.loop.Do(func() { s.gate.setRing(ring) })
 }
 
 // addressesEvery is how often the host's own addresses are read: samehost,

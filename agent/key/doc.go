@@ -92,12 +92,17 @@
 //  1. On each database host, add the new key as a further line and reload
 //     pgwatchdog. Both keys are accepted; nothing else changes.
 //  2. On each client host, put the new key's line first, keep the old one below it,
-//     and reload conmgr. Running sessions go on with the old key, every new one
-//     uses the new key.
-//  3. Let the rest of the sessions begin anew: cm_ctl restart, which makes the
-//     watchdogs wait for conmgr. Check that no session uses the old key.
-//  4. Remove the old line on the database hosts and reload, then on the client
-//     hosts. Had a session still used it, it would end now.
+//     and have conmgr load the file. Where it is loaded by cm_ctl restart, that
+//     begins all sessions anew with the new key while the watchdogs wait. Where it
+//     is loaded by a running conmgr, running sessions go on with the old key and
+//     new ones use the new key: there, cm_ctl restart later, at leisure.
+//  3. Check on the watchdogs that no session uses the old key. Remove its line on
+//     the database hosts and reload, then on the client hosts. Had a session still
+//     used it, it would end now.
+//
+// The first two must not change places: a watchdog refuses a key that it does not
+// know yet. A conmgr that is forgotten in step 2 goes on with the old key, which is
+// still accepted, until step 3.
 //
 // Reusing an id for another secret is removing the old key at once: step 2 would be
 // too late for its sessions. A new key has a new id.

@@ -3,6 +3,7 @@
 package key
 
 import (
+	"bytes"
 	"crypto/hkdf"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -23,20 +24,23 @@ func (b *block) message() []byte { return b[sha256.BlockSize:] }
 
 // sum returns the HMAC of the first n bytes of the message, which are lost.
 func (b *block) sum(k *raw, n int) [sha256.Size]byte {
-	b.pad(k, 0x36)
+	b.pad(k, &ipad)
 	inner := sha256.Sum256(b[:sha256.BlockSize+n])
-	b.pad(k, 0x5c)
+	b.pad(k, &opad)
 	copy(b.message(), inner[:])
 	return sha256.Sum256(b[:sha256.BlockSize+sha256.Size])
 }
 
-func (b *block) pad(k *raw, with byte) {
-	for i := range sha256.BlockSize {
-		b[i] = with
-	}
-	for i, c := range k {
-		b[i] ^= c
-	}
+// The pads of RFC 2104 section 2.
+var (
+	ipad = [sha256.BlockSize]byte(bytes.Repeat([]byte{0x36}, sha256.BlockSize))
+	opad = [sha256.BlockSize]byte(bytes.Repeat([]byte{0x5c}, sha256.BlockSize))
+)
+
+// pad puts the key, filled up with zeros, xor a pad in front of the message.
+func (b *block) pad(k *raw, with *[sha256.BlockSize]byte) {
+	subtle.XORBytes(b[:], k[:], with[:])
+	copy(b[len(k):sha256.BlockSize], with[:])
 }
 
 // frameMAC is the MAC of an encoded frame, whose own MAC field counts as zero.

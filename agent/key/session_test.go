@@ -125,6 +125,32 @@ func TestFramesOpenNowhereElse(t *testing.T) {
 	}
 }
 
+// A right MAC alone is not enough: how it was made must be said, and there must be
+// a key.
+func TestRightMACDoesNotSuffice(t *testing.T) {
+	t.Parallel()
+	c, w := mustPair(t)
+	for name, tt := range map[string]struct {
+		auth, epoch byte
+		key         raw
+		to          *Session
+		want        bool
+	}{
+		"as it should be": {wire.AuthHMAC, 0, c.send, w, true},
+		"auth none":       {wire.AuthNone, 0, c.send, w, false},
+		"auth unknown":    {2, 0, c.send, w, false},
+		"another epoch":   {wire.AuthHMAC, 1, c.send, w, false},
+		"no key":          {wire.AuthHMAC, 0, raw{}, new(Session), false},
+	} {
+		frame := wire.Append(nil, &wire.Frame{Header: wire.Header{Type: wire.TypeBeat, Auth: tt.auth, Epoch: tt.epoch, Seq: 1}})
+		sum := frameMAC(&tt.key, frame)
+		copy(frame[wire.OffsetMAC:], sum[:])
+		if got := tt.to.Open(frame); got != tt.want {
+			t.Errorf("%s: opens %v, want %v", name, got, tt.want)
+		}
+	}
+}
+
 func TestAccept(t *testing.T) {
 	t.Parallel()
 	c, w := mustPair(t)

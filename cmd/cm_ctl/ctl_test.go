@@ -29,12 +29,17 @@ func TestUsage(t *testing.T) {
 		args string
 		want string
 	}{
-		{"", "no command: expected one of check, restart, start, status, stop"},
+		{"", "no command: expected one of check, keygen, restart, start, status, stop"},
 		{"begin", `unknown command "begin": expected one of`},
 		{"start now", `too many arguments, the first is "now"`},
 		{"start --fast", "unknown flag: --fast"},
 		{"start -m fast", "start does not take the option --mode"},
 		{"stop --json", "stop does not take the option --json"},
+		{"check --id a", "check does not take the option --id"},
+		{"keygen -m fast", "keygen does not take the option --mode"},
+		{"keygen --id a/b", "option --id: key id: expected 1 to 16 characters"},
+		{"keygen --id=", "option --id: key id: expected 1 to 16 characters"},
+		{"keygen 10.0.0.0/8 db1", `client "db1": expected an address or a CIDR block`},
 		{"check -t 5", "check does not take the option --timeout"},
 		{"stop -m slow", `option -m: expected smart, fast or immediate, found "slow"`},
 		{"status -i none", `option -i: expected all, instance or application, found "none"`},

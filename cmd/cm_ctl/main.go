@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command cm_ctl starts and stops conmgr and shows its state, as pg_ctl does for
-// PostgreSQL. It is used by the user who owns conmgr's directory, never by root.
-// It talks to a running conmgr over conmgr.sock in the directory.
+// PostgreSQL. It is used by the user who owns conmgr's directory, never by root
+// (but for keygen). It talks to a running conmgr over conmgr.sock in the directory.
 package main
 
 import (
@@ -26,10 +26,13 @@ Usage:
   cm_ctl restart  [-D DIR] [-W] [--complete] [-t SECONDS]
   cm_ctl status   [-D DIR] [-t SECONDS] [-i all|instance|application] [--json]
   cm_ctl check    [-D DIR]
+  cm_ctl keygen   [-D DIR] [-o FILE] [--append] [--id ID] [CLIENT]...
   cm_ctl help
 
 start waits until the heartbeat with the primary is established, stop until
-conmgr is gone. check reads conmgr.conf and tells every mistake in it.
+conmgr is gone. check reads conmgr.conf and tells every mistake in it. keygen
+makes a key for the heartbeat, which watchdogs take from conmgrs at the CLIENTs
+only: addresses or CIDR blocks, all when there is none.
 
 Options:
   -D, --directory=DIR    directory of conmgr (default: environment variable CMDATA)
@@ -42,6 +45,9 @@ Options:
                            immediate  at once, without a word to them
   -i, --info=WHAT        what to show (default all)
       --json             one JSON object
+  -o, --output=FILE      key file to write (default heartbeat.key in DIR)
+      --append           add the key to a key file that exists
+      --id=ID            name of the key (default: a random one)
   -V, --version          print the version and exit
   -?, --help             print this help and exit
 
@@ -85,6 +91,7 @@ var verbs = map[string]struct {
 	"restart": {restart, []string{"no-wait", "complete", "timeout"}, 60 * time.Second},
 	"status":  {status, []string{"timeout", "info", "json"}, 10 * time.Second},
 	"check":   {check, nil, 0},
+	"keygen":  {nil, []string{"output", "append", "id"}, 0},
 }
 
 func run(e env) int {
@@ -100,6 +107,9 @@ func run(e env) int {
 	case o.version:
 		fmt.Fprintln(e.stdout, cli.VersionLine(program))
 		return cli.ExitOK
+	}
+	if o.verb == "keygen" { // may be anybody, without a directory of conmgr
+		return keygen(e, o)
 	}
 	if err := cli.CheckUser(program, e.uid, e.euid); err != nil {
 		return fail(e, err)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/pgconmgr/pgconmgr/agent/conf"
+	"github.com/pgconmgr/pgconmgr/agent/wire"
 )
 
 // options are the command line.
@@ -26,6 +28,10 @@ type options struct {
 	mode      string // smart, fast or immediate
 	info      string // all, instance or application
 	json      bool
+	output    string // key file, "" for the one in the directory
+	append    bool
+	id        wire.ID        // of the new key
+	clients   []netip.Prefix // that it is bound to
 	help      bool
 	version   bool
 }
@@ -34,7 +40,7 @@ type options struct {
 // verb; one that the verb does not take is an error.
 func parseOptions(args []string, directory string) (options, error) {
 	var o options
-	var timeout string
+	var timeout, id string
 	flags := pflag.NewFlagSet(program, pflag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.StringVarP(&o.directory, "directory", "D", directory, "")
@@ -44,6 +50,9 @@ func parseOptions(args []string, directory string) (options, error) {
 	flags.StringVarP(&o.mode, "mode", "m", "fast", "")
 	flags.StringVarP(&o.info, "info", "i", "all", "")
 	flags.BoolVar(&o.json, "json", false, "")
+	flags.StringVarP(&o.output, "output", "o", "", "")
+	flags.BoolVar(&o.append, "append", false, "")
+	flags.StringVar(&id, "id", randomID(), "")
 	flags.BoolVarP(&o.help, "help", "?", false, "")
 	flags.BoolVarP(&o.version, "version", "V", false, "")
 	if err := flags.Parse(args); err != nil {
@@ -55,6 +64,9 @@ func parseOptions(args []string, directory string) (options, error) {
 	}
 	if err := checkVerb(flags); err != nil {
 		return o, err
+	}
+	if o.verb == "keygen" {
+		return o, o.checkKey(id, flags.Args()[1:])
 	}
 	return o, o.checkValues(flags.Changed("timeout"), timeout)
 }
@@ -68,7 +80,7 @@ func checkVerb(flags *pflag.FlagSet) error {
 	if !ok {
 		return fmt.Errorf("unknown command %q: expected one of %s", flags.Arg(0), names)
 	}
-	if flags.NArg() > 1 {
+	if flags.NArg() > 1 && flags.Arg(0) != "keygen" {
 		return fmt.Errorf("too many arguments, the first is %q", flags.Arg(1))
 	}
 	var err error

@@ -6,7 +6,7 @@
 //	conmgr -D DIR
 //
 // SIGTERM and SIGINT are a fast shutdown, SIGQUIT an immediate one; a second one
-// of them kills. SIGHUP changes nothing: every parameter needs a restart.
+// of them kills. SIGHUP reads the key file again; every parameter needs a restart.
 package main
 
 import (
@@ -159,12 +159,12 @@ func serve(e env, config *conmgr.Config, dir *conmgr.Directory, log *slog.Logger
 	if err := os.Chdir(dir.Path()); err != nil {
 		return fmt.Errorf("change directory: %w", err)
 	}
-	ctx, stop := watchSignals(log)
+	ctx, reload, stop := watchSignals(log)
 	defer stop()
 	log.Log(ctx, conmgr.LevelLog, "starting conmgr", "version", cli.Version, "pid", os.Getpid(), "directory", dir.Path(), "instances", len(config.Backends))
 	err = conmgr.Run(ctx, conmgr.RunOptions{
 		Config: config, Directory: dir, Log: log,
-		Incarnation: uint64(started.UnixNano()), Version: cli.Version,
+		Incarnation: uint64(started.UnixNano()), Version: cli.Version, Reload: reload,
 	})
 	if err != nil {
 		return err

@@ -15,17 +15,18 @@ import (
 
 // watchSignals returns a context that ends with the first signal to stop; its
 // cause is conmgr.ErrImmediate after SIGQUIT. The second signal then has the
-// default action. stop ends the watching and waits for it.
-func watchSignals(log *slog.Logger) (ctx context.Context, stop func()) {
+// default action. reload gets a value for each SIGHUP. stop ends the watching and waits for it.
+func watchSignals(log *slog.Logger) (ctx context.Context, reload <-chan struct{}, stop func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP)
 	// Otherwise a closed pipe behind stderr would kill (see os/signal, SIGPIPE).
 	signal.Ignore(syscall.SIGPIPE)
 	done := make(chan struct{})
+	hups := make(chan struct{}, 1)
 	var wg sync.WaitGroup
-	wg.Go(func() { handleSignals(signals, done, cancel, log) })
-	return ctx, func() {
+	wg.Go(func() { handleSignals(signals, done, hups, cancel, log) })
+	return ctx, hups, func() {
 		signal.Stop(signals)
 		close(done)
 		wg.Wait()
@@ -33,7 +34,7 @@ func watchSignals(log *slog.Logger) (ctx context.Context, stop func()) {
 	}
 }
 
-func handleSignals(signals <-chan os.Signal, done <-chan struct{}, cancel context.CancelCauseFunc, log *slog.Logger) {
+func handleSignals(signals <-chan os.Signal, done <-chan struct{}, hups chan<- struct{}, cancel context.CancelCauseFunc, log *slog.Logger) {
 	ctx := context.Background()
 	for {
 		select {
@@ -42,7 +43,11 @@ func handleSignals(signals <-chan os.Signal, done <-chan struct{}, cancel contex
 		case s := <-signals:
 			switch s {
 			case syscall.SIGHUP:
-				log.Log(ctx, conmgr.LevelLog, "received SIGHUP, which changes nothing: parameters of conmgr.conf need a restart")
+				log.Log(ctx, conmgr.LevelLog, "received SIGHUP: the key file is read again, parameters of conmgr.conf need a restart")
+				select {
+				case hups <- struct{}{}:
+				default: // one is waiting already
+				}
 				continue
 			case syscall.SIGQUIT:
 				log.Log(ctx, conmgr.LevelLog, "received immediate shutdown request")

@@ -75,7 +75,7 @@ func serve(o *options, stderr io.Writer) error {
 		notify(log, daemon.SdNotifyStopping)
 	})
 	return watchdog.Run(ctx, watchdog.Options{
-		DSN: o.dsn, State: o.stateDir, File: file, Flags: o.settings, Log: log,
+		DSN: o.dsn, State: o.stateDir, KeyFile: o.keyFile, File: file, Flags: o.settings, Log: log,
 		Reload: reloads(ctx, o, log),
 		Ready:  func() { notify(log, daemon.SdNotifyReady) },
 	})
@@ -107,7 +107,7 @@ func readConfig(o *options) ([]conf.Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	return entries, watchdog.CheckNames(entries)
+	return o.takeOwn(entries)
 }
 
 // reloads delivers the file's entries at every SIGHUP. A file that cannot be

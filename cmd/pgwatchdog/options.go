@@ -27,11 +27,15 @@ Options:
   -s, --state-dir=DIR       own files (default /var/lib/pgconmgr/pgwatchdog)
   -f, --config=FILE         settings besides postgresql.conf
                             (default /etc/pgconmgr/pgwatchdog.conf, which may be missing)
+  -k, --key-file=FILE       keys of which conmgrs must prove one (see cm_ctl keygen);
+                            without, heartbeats are not authenticated
   -c, --set NAME=VALUE      set watchdog.NAME; beats file and postgresql.conf
       --log-format=FORMAT   auto, text, color or json (default auto)
       --log-level=LEVEL     debug, info, warn or error (default info)
   -V, --version             print the version and exit
   -?, --help                print this help and exit
+
+pgwatchdog.conf may also set dsn, state_dir, key_file, log_format and log_level.
 `
 
 var (
@@ -42,6 +46,8 @@ var (
 // options are the command line.
 type options struct {
 	dsn, stateDir, config string
+	keyFile               string
+	given                 func(flag string) bool // on the command line
 	configNamed           bool
 	settings              []conf.Entry
 	logFormat             string
@@ -55,6 +61,7 @@ func parse(args []string) (*options, error) {
 	flags.StringVarP(&o.dsn, "dsn", "d", "", "")
 	flags.StringVarP(&o.stateDir, "state-dir", "s", "/var/lib/pgconmgr/pgwatchdog", "")
 	flags.StringVarP(&o.config, "config", "f", "/etc/pgconmgr/pgwatchdog.conf", "")
+	flags.StringVarP(&o.keyFile, "key-file", "k", "", "")
 	flags.StringVar(&o.logFormat, "log-format", "auto", "")
 	sets := flags.StringArrayP("set", "c", nil, "")
 	level := flags.String("log-level", "info", "")
@@ -71,11 +78,38 @@ func parse(args []string) (*options, error) {
 	case flags.NArg() > 0:
 		return nil, fmt.Errorf("too many arguments, the first is %q", flags.Arg(0))
 	}
-	o.configNamed = flags.Changed("config")
+	o.configNamed, o.given = flags.Changed("config"), flags.Changed
 	if err := o.logLevel.UnmarshalText([]byte(*level)); err != nil {
 		return nil, fmt.Errorf("--log-level %q: expected debug, info, warn or error", *level)
 	}
 	return o, o.readSets(*sets)
+}
+
+// takeOwn applies the settings of pgwatchdog.conf that must be known before the
+// instance is asked, unless the command line has them, and returns the others.
+func (o *options) takeOwn(entries []conf.Entry) ([]conf.Entry, error) {
+	var others []conf.Entry
+	level := o.logLevel.String()
+	own := map[string]struct {
+		flag string
+		to   *string
+	}{
+		"dsn": {"dsn", &o.dsn}, "state_dir": {"state-dir", &o.stateDir}, "key_file": {"key-file", &o.keyFile},
+		"log_format": {"log-format", &o.logFormat}, "log_level": {"log-level", &level},
+	}
+	for _, e := range entries {
+		setting, ok := own[e.Name]
+		switch {
+		case !ok:
+			others = append(others, e)
+		case !o.given(setting.flag):
+			*setting.to = e.Value
+		}
+	}
+	if err := o.logLevel.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("%s: log_level %q: expected debug, info, warn or error", o.config, level)
+	}
+	return others, watchdog.CheckNames(others)
 }
 
 func (o *options) readSets(sets []string) error {

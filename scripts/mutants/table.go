@@ -18,6 +18,7 @@ var (
 	docketTests    = []string{"./watchdog -run Docket"}
 	admitTests     = []string{"./watchdog -run Admi"}
 	coverTests     = []string{"./watchdog -run Cover|Cut|Choose"}
+	keyTests       = []string{"./agent/key/..."}
 )
 
 const (
@@ -40,6 +41,13 @@ const (
 	cover       = "watchdog/terminator_cover.go"
 	wFrame      = "agent/wire/frame.go"
 	wBeat       = "agent/wire/beat.go"
+	kCookie     = "agent/key/cookie.go"
+	kFile       = "agent/key/keyfile/keyfile.go"
+	kKey        = "agent/key/key.go"
+	kMAC        = "agent/key/mac.go"
+	kRing       = "agent/key/ring.go"
+	kSession    = "agent/key/session.go"
+	kWindow     = "agent/key/window.go"
 )
 
 // mutants is the table; add a line for each new one.
@@ -124,7 +132,28 @@ var mutants = []mutant{
 	{"replication ends with a live host", docketRules, "return !hostAlive", "return true || hostAlive", docketTests},
 	{"warrant without backend_start", cover, "		case !c.covers(b.start):\n			out.newer++\n", "", coverTests},
 	{"warrant covers the agent itself", cover, "		case b.pid == snap.self || containsPID(own, b.pid):\n", "", coverTests},
-	{"a stranger may open a session", admission, "	if !a.allows(remote) {\n		return wire.CodeAddress, 0, false\n	}\n", "", admitTests},
+	{"a stranger may open a session", admission, "|| !keyed && !a.allows(remote)", "", admitTests},
 	{"no bound per address", admission, "n.PerAddress >= perAddress {", "n.PerAddress >= 10*perAddress {", admitTests},
 	{"timers without a lower bound", admission, "if interval <= 0 || interval < a.MinInterval {", "if interval <= 0 {", admitTests},
+	// Keys.
+	{"both directions have one key", kSession, "toConmgr := expand(&k.prk, h.info(labelToConmgr, k.id))", "toConmgr := expand(&k.prk, h.info(labelToWatchdog, k.id))", keyTests},
+	{"the watchdog's nonce is not bound", kSession, "h.HelloNonce, h.WelcomeNonce}", "h.HelloNonce, h.HelloNonce}", keyTests},
+	{"the session id is not bound", kSession, "AppendUint64(info, h.Session)", "AppendUint64(info, 0*h.Session)", keyTests},
+	{"the key id is not bound", kKey, "return append(info, id[:]...)", "return append(info, make([]byte, len(id))...)", keyTests},
+	{"frames that say they have no MAC open", kMAC, "frame[wire.OffsetAuth] != wire.AuthHMAC || ", "", keyTests},
+	{"another epoch opens", kMAC, " || frame[wire.OffsetEpoch] != epoch", "", keyTests},
+	{"the MAC leaves the epoch open", kMAC, "func frameMAC(k *raw, frame []byte) [wire.MACSize]byte {\n	var b block\n	message := b.message()\n	copy(message, frame)\n", "func frameMAC(k *raw, frame []byte) [wire.MACSize]byte {\n	var b block\n	message := b.message()\n	copy(message, frame)\n	message[wire.OffsetEpoch] = 1\n", keyTests},
+	{"the MAC leaves the length open", kMAC, "sum := b.sum(k, len(frame))", "sum := b.sum(k, min(len(frame), 64))", keyTests},
+	{"a forged frame moves the window", kSession, "	if !s.Open(frame) {\n		return ErrForged\n	}\n	s.window.Mark(seq)", "	s.window.Mark(seq)\n	if !s.Open(frame) {\n		return ErrForged\n	}", keyTests},
+	{"a replay is accepted", kSession, "if !s.window.Check(seq) {", "if !s.window.Check(seq) && seq == 0 {", keyTests},
+	{"the window forgets its upper half", kWindow, "w.seen[1]<<n | w.seen[0]>>(64-n)", "w.seen[1] << n", keyTests},
+	{"the window is too narrow", kWindow, "seq > 0 && behind < WindowSize &&", "seq > 0 && behind < WindowSize-1 &&", keyTests},
+	{"a session without keys opens", kSession, "return s.keyed && s.end.other()", "return s.end.other()", keyTests},
+	{"a key serves every address", kRing, "	case !k.Allows(client):\n		return k, ErrAddress\n", "", keyTests},
+	{"a HELLO without a key is let in", kRing, "		return nil, ErrMissing\n", "		return nil, nil\n", keyTests},
+	{"another secret under the same id goes on", kRing, "now != nil && now.same(k)", "now != nil && now.id == k.id", keyTests},
+	{"a cookie serves every address", kCookie, "	copy(m[addr:], ip[:])\n", "	_ = append(m[:addr], ip[:0]...)\n", keyTests},
+	{"a cookie never grows old", kCookie, "if age > 1 || age > b {", "if age > b {", keyTests},
+	{"the group may read the key", kFile, "mode.Perm()&0o077 != 0", "mode.Perm()&0o007 != 0", keyTests},
+	{"anybody may own the key", kFile, "owner != euid && owner != 0", "owner != euid && owner != 0 && owner < 1000", keyTests},
 }
