@@ -92,10 +92,10 @@ func (t *Terminator) audit(r *run, result *Result) {
 	attrs := []slog.Attr{
 		slog.Any("peer", r.w.Addr), slog.Uint64("warrant", r.w.ID), slog.Uint64("session", r.w.Session),
 		slog.String("case", r.w.Case.String()), slog.String("why", r.w.Reason.String()),
-		slog.Duration("silence", silence(&r.w)), slog.String("evidence", r.evidence.Text),
+		slog.Duration("silence", silence(&r.w).Round(time.Millisecond)), slog.String("evidence", r.evidence.Text),
 		slog.String("sockets", r.sockets.Text), slog.Int("backends", result.Backends),
 		slog.Int("ended", result.Ended), slog.Int("newer", result.Newer), slog.Int("spared", result.Spared),
-		slog.Duration("took", result.Took), slog.Any("steps_ms", r.steps),
+		slog.Duration("took", result.Took.Round(time.Microsecond)), slog.Any("steps_ms", r.steps),
 	}
 	if len(result.Survivors) > 0 {
 		attrs = append(attrs, slog.Any("survivors", result.Survivors[:min(len(result.Survivors), maxNamed)]))
