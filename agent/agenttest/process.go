@@ -207,9 +207,35 @@ func (p *Process) Stop(ctx context.Context) error {
 	return p.Wait(ctx)
 }
 
-// Pause stops the process with SIGSTOP; Resume lets it go on.
+// Pause stops the process with SIGSTOP and returns when all of it stands still;
+// Resume lets it go on.
 func (p *Process) Pause() (Effect, error) {
-	return timed(func() error { return p.Signal(syscall.SIGSTOP) })
+	return timed(func() error {
+		if err := p.Signal(syscall.SIGSTOP); err != nil {
+			return err
+		}
+		// A thread that runs on another processor stops a moment later.
+		return poll(context.Background(), 10*time.Second, "the stop of "+p.Name, p.stopped)
+	})
+}
+
+// stopped reports whether every thread of the process is.
+func (p *Process) stopped() (bool, error) {
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.Pid()))
+	if err != nil || len(files) == 0 || !p.Running() {
+		return false, errors.Join(err, fmt.Errorf("%s ends instead of stopping", p.Name))
+	}
+	for _, file := range files {
+		stat, err := os.ReadFile(file)
+		if err != nil {
+			continue // that thread has ended
+		}
+		// proc(5): the state stands behind the name in parentheses.
+		if i := bytes.LastIndexByte(stat, ')'); i < 0 || !bytes.HasPrefix(stat[i:], []byte(") T")) {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 // Resume ends Pause.

@@ -146,12 +146,6 @@ func (w *world) pause(pid uint32) {
 // resume ends pause. The process may be gone.
 func (w *world) resume(pid uint32) { _ = syscall.Kill(int(pid), syscall.SIGCONT) }
 
-// startSecond starts one more conmgr on a host, with ports of its own.
-func (w *world) startSecond(h *agenttest.Host, name string, port int, proxies string) *agenttest.Conmgr {
-	w.Helper()
-	return w.startConmgrAs(h, name, map[string]string{"port": fmt.Sprint(port), "proxy_listen": "'" + proxies + "'"})
-}
-
 // newConmgr makes a conmgr's directory for the world's instances.
 func (w *world) newConmgr(h *agenttest.Host, change map[string]string) *agenttest.Conmgr {
 	w.Helper()

@@ -74,6 +74,42 @@ func TestRestart(t *testing.T) {
 	})
 }
 
+// The instance is restarted while its agent is away: on the agent's return those
+// of the old postmaster are told, those of the new one are not.
+func TestRestartMeanwhile(t *testing.T) {
+	prove(t, row{
+		name: "restart meanwhile", off: without,
+		with: func(s *setup) { s.postgres = map[string]string{"log_connections": "on"} },
+		run: func(w *world) {
+			watcher := w.target("primary")
+			knocks := func() int {
+				return len(w.lines(w.primary.Process(), "connection received: host="+w.addr(w.client).String()))
+			}
+			before := knocks()
+			w.must(w.agent1.Stop(w.Context()))
+			w.expect("db1 unmonitored", func() bool { return w.monitoring(w.cm, w.db1) == "unmonitored" })
+			// conmgr asks the instance's door now and then not for five seconds,
+			// else it might find it closed, which is a fault of another kind.
+			w.expect("the door was asked", func() bool { return knocks() > before })
+			w.must(w.primary.Restart(w.Context()))
+			young := w.open(portPrimary)
+			bound := w.target("primary")
+			if w.agentsAway {
+				watcher.ended("console of the old postmaster")
+			}
+			w.agent1 = w.startAgent(w.primary)
+			if reason := watcher.ended("console of the old postmaster").fault.Reason; reason != "restart" {
+				w.failf("reason %q: expected restart", reason)
+			}
+			w.expect("db1 monitored", func() bool { return w.monitoring(w.cm, w.db1) == "monitored" })
+			young.exec("SELECT")
+			if bound.hasEnded() {
+				w.failf("the console session of the new postmaster was ended")
+			}
+		},
+	})
+}
+
 // The postmaster is stopped: sessions go on, new ones go elsewhere, and come
 // back after it.
 func TestHung(t *testing.T) {

@@ -35,8 +35,8 @@ func TestOneWayDeafServer(t *testing.T) {
 }
 
 // The client no longer hears the database host, which hears it: conmgr's verdict
-// ends the sessions, and the watchdog, which is told, waits one timeout more for
-// the same conmgr (on_disconnect) and ends what is left.
+// ends the sessions, and the watchdog, which is told, waits a while for the same
+// conmgr (on_disconnect, never less than one timeout) and ends what is left.
 func TestOneWayDeafClient(t *testing.T) {
 	prove(t, row{
 		name: "one-way deaf client",
