@@ -103,8 +103,8 @@ func (a *Apps) Bound(instance int) int {
 }
 
 // Fault ends every application bound to instance f.Index, within the limits
-// f.Only and f.Before, and returns how many were told. It does not wait for any of them. It records
-// the event itself.
+// f.Only and f.Before, and returns how many were told. It does not wait for any
+// of them. It records the event itself.
 //
 // An application that was routed by a View older than f.At is refused when it
 // binds, so none slips through between the two. Therefore the View that shows

@@ -123,9 +123,9 @@ func (n *InstanceView) address() string {
 	return n.HostAddr
 }
 
-// faultPayload is the JSON on faultChannel. Instance 0 is conmgr itself.
+// faultPayload is the JSON on faultChannel. No instance is conmgr itself.
 type faultPayload struct {
-	Instance  int    `json:"instance"`
+	Instance  *int   `json:"instance"`
 	Host      string `json:"host"`
 	HostAddr  string `json:"hostaddr"`
 	Port      uint16 `json:"port"`
@@ -141,7 +141,7 @@ func faultNotice(f Fault, n *InstanceView) []byte {
 		message += fmt.Sprintf(", silent for %d ms", f.Silence.Milliseconds())
 	}
 	return notice(faultPayload{
-		Instance: n.Number, Host: n.Host, HostAddr: n.address(), Port: n.Port,
+		Instance: &n.Number, Host: n.Host, HostAddr: n.address(), Port: n.Port,
 		Reason: f.Reason, SilenceMS: f.Silence.Milliseconds(),
 	}, message)
 }

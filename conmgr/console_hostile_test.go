@@ -334,8 +334,8 @@ func TestSocketFile(t *testing.T) {
 // Shutdown: smart waits, the others tell, and new applications are refused.
 func TestShutdown(t *testing.T) {
 	for mode, want := range map[ShutdownMode]string{
-		ShutdownFast:      `{"instance":0,"host":"","hostaddr":"","port":0,"reason":"stop","silence_ms":0}`,
-		ShutdownRestart:   `{"instance":0,"host":"","hostaddr":"","port":0,"reason":"restart","silence_ms":0}`,
+		ShutdownFast:      `{"instance":null,"host":"","hostaddr":"","port":0,"reason":"stop","silence_ms":0}`,
+		ShutdownRestart:   `{"instance":null,"host":"","hostaddr":"","port":0,"reason":"restart","silence_ms":0}`,
 		ShutdownImmediate: "",
 	} {
 		t.Run(string(mode), func(t *testing.T) {

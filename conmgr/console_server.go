@@ -134,7 +134,7 @@ func (s *Server) Close() {
 	}
 }
 
-// What applications are told when conmgr itself goes: instance 0.
+// What applications are told when conmgr itself goes: no instance.
 var (
 	stopNotice    = notice(faultPayload{Reason: "stop"}, "conmgr was stopped")
 	restartNotice = notice(faultPayload{Reason: "restart"}, "conmgr restarts")

@@ -57,7 +57,7 @@
 //	ErrorResponse         FATAL 57P01
 //
 // and is closed. When conmgr itself ends, every session gets the same with
-// instance 0 and the reason stop or restart; after restart conmgr comes back
+// instance null and the reason stop or restart; after restart conmgr comes back
 // within seconds.
 //
 // SQLSTATEs:

@@ -92,7 +92,9 @@ func (g *gate) protects(a netip.Addr) bool { return g.admission.Load().Protects(
 // setRing sets the keys that are required from now on, nil for none.
 func (g *gate) setRing(ring *key.Ring) {
 	g.listener.SetRing(ring)
-	g.listen(g.want)
+	if g.want != nil {
+		g.listen(g.want) // UDP comes or goes with the keys
+	}
 }
 
 // listen listens on the addresses, and tries again while that fails.

@@ -18,6 +18,7 @@ type readClocks struct {
 	verdict     mono.Instant
 	taken       mono.Instant // boot-time clock when the warrant was taken
 	takenWall   time.Time    // wall clock then
+	asked       mono.Instant // boot-time clock before the question; zero: as read
 	read        mono.Instant // boot-time clock after the answer
 	readWall    time.Time    // wall clock then
 	databaseNow time.Time    // clock_timestamp() in the answer
@@ -31,8 +32,12 @@ type readClocks struct {
 //   - By the wall: the verdict's wall-clock time as it was when the warrant was
 //     taken. Right unless the clock was stepped between the two.
 //
-// The earlier of both is used, so that no step after the warrant was taken makes a new session look old. A
-// step backwards can make an old one look new; one that claims to begin in the
+// The first comes out too early by as long as the answer was on its way, at most
+// the time of the whole question: a slow database must not make the last sessions
+// before the verdict look new. So when the two agree within that time, no clock
+// was stepped, and the second is exact. Else the earlier of both is used, so that
+// no step after the warrant was taken makes a new session look old. A step
+// backwards can make an old one look new; one that claims to begin in the
 // future, while no step came after the verdict, is old beyond doubt.
 type cut struct {
 	before  time.Time // covered: began before this
@@ -51,10 +56,18 @@ func (c readClocks) cut() cut {
 	}
 	// A database with a clock of its own (another host) is judged by age alone.
 	sameClock := c.readWall.Sub(c.databaseNow).Abs() < 10*time.Second
-	if sameClock && byWall.Before(byAge) {
+	if sameClock && (byWall.Before(byAge) || !out.stepped && !byWall.After(byAge.Add(c.latency()))) {
 		out.before = byWall
 	}
 	return out
+}
+
+// latency is how long the question took.
+func (c readClocks) latency() time.Duration {
+	if c.asked.IsZero() {
+		return 0
+	}
+	return c.read.Sub(c.asked)
 }
 
 func (c cut) covers(start time.Time) bool {

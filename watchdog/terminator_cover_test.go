@@ -66,6 +66,26 @@ func TestCutForeignClock(t *testing.T) {
 	}
 }
 
+// TestCutSlowDatabase: the answer was on its way for 400 ms. What began before the
+// verdict is covered all the same, what began after it is not; a step of the clock
+// that shows is not taken for slowness.
+func TestCutSlowDatabase(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1000, 0)
+	clocks := readClocks{
+		verdict: 10e9, taken: 10e9, takenWall: now, asked: 10e9 + 1e6,
+		read: 10e9 + 500e6, readWall: now.Add(500 * time.Millisecond), databaseNow: now.Add(100 * time.Millisecond),
+	}
+	c := clocks.cut()
+	if !c.covers(now.Add(-time.Millisecond)) || c.covers(now.Add(time.Millisecond)) {
+		t.Errorf("cut %v after the verdict: want 0", c.before.Sub(now))
+	}
+	clocks.takenWall = now.Add(time.Second) // stepped forth before, back after
+	if c := clocks.cut(); c.covers(now.Add(time.Millisecond)) {
+		t.Errorf("cut %v after the verdict though the clock was stepped", c.before.Sub(now))
+	}
+}
+
 func TestChoose(t *testing.T) {
 	t.Parallel()
 	verdict := time.Unix(1000, 0)

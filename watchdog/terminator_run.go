@@ -196,7 +196,7 @@ func (t *Terminator) read(ctx context.Context, r *run) error {
 	// must look newer, not older.
 	clocks := readClocks{
 		verdict: r.w.Verdict, taken: r.taken, takenWall: r.takenWall,
-		read: clock.Now(), readWall: time.Now(), databaseNow: snap.db,
+		asked: start, read: clock.Now(), readWall: time.Now(), databaseNow: snap.db,
 	}
 	step := "verify"
 	if !r.begun {

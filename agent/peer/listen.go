@@ -137,12 +137,12 @@ func (ln *Listener) Sessions() iter.Seq[*Session] {
 
 // StopAll says BYE to every session and stops listening.
 func (ln *Listener) StopAll(kind wire.ByeKind) {
-	_ = ln.SetAddrs(nil)
 	for len(ln.half) > 0 {
 		ln.half[0].evict()
 	}
 	for s := range ln.sessions {
 		s.Stop(kind)
 	}
+	_ = ln.SetAddrs(nil) // after the goodbyes, which UDP sends through these sockets
 	ln.closeSpare()
 }

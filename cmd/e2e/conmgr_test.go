@@ -55,7 +55,7 @@ func (w *world) mustCtl(cm *agenttest.Conmgr, args ...string) string {
 // the sessions that outlive it after the policy's wait.
 func TestConmgrDeath(t *testing.T) {
 	prove(t, row{
-		name: "conmgr-death", with: func(s *setup) { calm(s); alone(s) },
+		name: "conmgr-death", tcpOnly: true, with: func(s *setup) { calm(s); alone(s) },
 		off: func(s *setup) { s.agents["watchdog.on_disconnect"] = "ignore" },
 		run: func(w *world) {
 			apps, console := w.crowd(w.through(portPrimary)), w.bind("primary")

@@ -149,7 +149,7 @@ func (w *world) resume(pid uint32) { _ = syscall.Kill(int(pid), syscall.SIGCONT)
 // newConmgr makes a conmgr's directory for the world's instances.
 func (w *world) newConmgr(h *agenttest.Host, change map[string]string) *agenttest.Conmgr {
 	w.Helper()
-	cm, err := h.NewConmgr(agenttest.ConmgrOptions{Params: w.conmgrParams(change)})
+	cm, err := h.NewConmgr(agenttest.ConmgrOptions{Params: w.conmgrParams(h, change)})
 	w.must(err)
 	return cm
 }

@@ -185,7 +185,7 @@ func TestCtlBadConfiguration(t *testing.T) {
 		w.cm = w.newConmgr(w.client, nil)
 		w.expectCtl(0, "conmgr started", "start")
 		app := w.open(portPrimary)
-		params := w.conmgrParams(nil)
+		params := w.conmgrParams(w.client, nil)
 		params["heartbeat_tiemout"] = "1"
 		params["port"] = "'x'"
 		w.must(w.cm.Configure(nil, params))
@@ -200,7 +200,7 @@ func TestCtlBadConfiguration(t *testing.T) {
 
 		taken, err := w.client.Listen(w.Context(), "tcp", fmt.Sprintf("127.0.0.1:%d", portConsole))
 		w.must(err)
-		w.must(w.cm.Configure(nil, w.conmgrParams(nil)))
+		w.must(w.cm.Configure(nil, w.conmgrParams(w.client, nil)))
 		began := time.Now()
 		w.expectCtl(1, "the address is in use: is another conmgr running on this port?", "start")
 		if took := time.Since(began); took > 20*time.Second {

@@ -35,7 +35,7 @@ func TestOnShutdown(t *testing.T) {
 // which have an action each for the same case.
 func provePolicy(t *testing.T, parameter, first, second string, end func(w *world)) {
 	prove(t, row{
-		name: parameter, with: func(s *setup) { calm(s); s.noAgents, s.noConmgr = true, true },
+		name: parameter, tcpOnly: parameter == "on_disconnect", with: func(s *setup) { calm(s); s.noAgents, s.noConmgr = true, true },
 		off: func(s *setup) { s.policyOff = true }, // the defaults
 		run: func(w *world) {
 			w.startAgentsWith(parameter, first, second)
@@ -159,7 +159,7 @@ func TestProtect(t *testing.T) {
 // A client that is not in watchdog.clients is refused, and conmgr says so.
 func TestClientsRefused(t *testing.T) {
 	prove(t, row{
-		name: "clients-refused", off: func(s *setup) { delete(s.agents, "watchdog.clients") },
+		name: "clients-refused", tcpOnly: true, off: func(s *setup) { delete(s.agents, "watchdog.clients") },
 		with: func(s *setup) {
 			calm(s)
 			alone(s)
@@ -184,7 +184,7 @@ func TestClientsRefused(t *testing.T) {
 // The host vanishes: replication ends with the rest.
 func TestReplicationSpared(t *testing.T) {
 	prove(t, row{
-		name: "replication", off: func(s *setup) { s.agents["watchdog.terminate_replication"] = "on" },
+		name: "replication", tcpOnly: true, off: func(s *setup) { s.agents["watchdog.terminate_replication"] = "on" },
 		with: func(s *setup) {
 			calm(s)
 			s.noConmgr = true

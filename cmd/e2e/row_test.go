@@ -25,14 +25,16 @@ type row struct {
 	with func(s *setup)
 	// off switches off the part under test: run must fail then.
 	off func(s *setup)
-	// seconds adds the variant at whole seconds, v6 the one over IPv6.
-	seconds, v6 bool
+	// seconds adds the variant at whole seconds, v6 the one over IPv6. tcpOnly
+	// says that the row is about a connection, which UDP does not have.
+	seconds, v6, tcpOnly bool
 }
 
 // setup says what world a row runs in.
 type setup struct {
 	interval, timeout time.Duration
 	v6                bool
+	udp               bool              // heartbeats over UDP, with a key
 	hosts             []string          // besides client, db1, db2
 	noStandby         bool              // db2 has no instance
 	agents            map[string]string // watchdog.* of both agents
@@ -74,6 +76,9 @@ func prove(t *testing.T, r row) {
 	variants := []variant{{"100ms", func(*setup) {}}}
 	if r.v6 {
 		variants = append(variants, variant{"100ms-v6", func(s *setup) { s.v6 = true }})
+	}
+	if !r.tcpOnly {
+		variants = append(variants, variant{"udp", func(s *setup) { s.udp = true }})
 	}
 	if r.seconds {
 		variants = append(variants, variant{"seconds", func(s *setup) { s.interval, s.timeout = time.Second, 2*time.Second }})

@@ -3,9 +3,15 @@
 package e2e
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -82,10 +88,34 @@ func (w *world) startInstances() {
 func (w *world) startAgent(p *agenttest.Postgres) *agenttest.Process {
 	w.Helper()
 	o := w.agentOptions
+	if w.udp {
+		o.Args = append(slices.Clone(o.Args), "--key-file", w.keyFile(p.Host, o.User))
+	}
 	o.Conf = w.agents
 	process, err := p.StartWatchdog(w.Context(), o)
 	w.must(err)
 	return process
+}
+
+// worldKey is the key that all hosts of a world share.
+const worldKey = "lab 8f0c3a5d7e91b2466c1f0e9d8c7b6a5948372615f0e1d2c3b4a5968778695a4b\n"
+
+// keyFile writes the key to a file on a host that only the given system user can
+// read, and returns its path.
+func (w *world) keyFile(h *agenttest.Host, owner string) string {
+	w.Helper()
+	dir, err := h.Mkdir(owner, "key-"+cmp.Or(owner, "root"))
+	path := filepath.Join(dir, "heartbeat.key")
+	if errors.Is(err, os.ErrExist) {
+		return filepath.Join(w.lab.Dir, h.Name, "key-"+cmp.Or(owner, "root"), "heartbeat.key")
+	}
+	w.must(err)
+	w.must(os.WriteFile(path, []byte(worldKey), 0o600))
+	info, err := os.Stat(dir)
+	w.must(err)
+	st := info.Sys().(*syscall.Stat_t)
+	w.must(os.Chown(path, int(st.Uid), int(st.Gid)))
+	return path
 }
 
 // addr is a host's address in the variant's family.
@@ -105,14 +135,14 @@ func (w *world) startConmgr(h *agenttest.Host, change map[string]string) *agentt
 // startConmgrAs starts a conmgr with a name that tells several on one host apart.
 func (w *world) startConmgrAs(h *agenttest.Host, name string, change map[string]string) *agenttest.Conmgr {
 	w.Helper()
-	cm, err := h.NewConmgr(agenttest.ConmgrOptions{Name: name, Params: w.conmgrParams(change)})
+	cm, err := h.NewConmgr(agenttest.ConmgrOptions{Name: name, Params: w.conmgrParams(h, change)})
 	w.must(err)
 	w.must(cm.Start(w.Context()))
 	return cm
 }
 
 // conmgrParams is a conmgr.conf for the world's instances.
-func (w *world) conmgrParams(change map[string]string) map[string]string {
+func (w *world) conmgrParams(h *agenttest.Host, change map[string]string) map[string]string {
 	params := map[string]string{
 		"heartbeat_interval": millis(w.interval), "heartbeat_timeout": millis(w.timeout),
 		"heartbeat_connect_timeout": "2s",
@@ -122,6 +152,10 @@ func (w *world) conmgrParams(change map[string]string) map[string]string {
 			params[fmt.Sprintf("backend_hostaddr%d", i)] = fmt.Sprintf("'%s'", w.addr(p.Host))
 			params[fmt.Sprintf("backend_port%d", i)] = fmt.Sprint(p.Port)
 		}
+	}
+	if w.udp {
+		params["heartbeat_transport"] = "udp"
+		params["heartbeat_key_file"] = "'" + w.keyFile(h, "nobody") + "'"
 	}
 	maps.Copy(params, w.setup.conmgr)
 	maps.Copy(params, change)

@@ -52,6 +52,13 @@ func run(args []string, stdout, stderr io.Writer) int {
 }
 
 func serve(o *options, stderr io.Writer) error {
+	// Before anything else, so that no signal finds its default action.
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, unix.SIGHUP)
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
+	defer stop()
+	// Otherwise a closed pipe behind stderr would kill (see os/signal, SIGPIPE).
+	signal.Ignore(unix.SIGPIPE)
 	queue := cli.NewQueue(stderr)
 	defer queue.Close()
 	log, err := cli.NewLogger(cli.LogOptions{Stderr: queue, Format: o.logFormat, Level: o.logLevel})
@@ -66,17 +73,13 @@ func serve(o *options, stderr io.Writer) error {
 		return fmt.Errorf("make state directory: %w", err)
 	}
 	unix.Umask(0o077)
-	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
-	defer stop()
-	// Otherwise a closed pipe behind stderr would kill (see os/signal, SIGPIPE).
-	signal.Ignore(unix.SIGPIPE)
 	context.AfterFunc(ctx, func() {
 		stop() // the next signal kills
 		notify(log, daemon.SdNotifyStopping)
 	})
 	return watchdog.Run(ctx, watchdog.Options{
 		DSN: o.dsn, State: o.stateDir, KeyFile: o.keyFile, File: file, Flags: o.settings, Log: log,
-		Reload: reloads(ctx, o, log),
+		Reload: reloads(ctx, hup, o, log),
 		Ready:  func() { notify(log, daemon.SdNotifyReady) },
 	})
 }
@@ -112,9 +115,7 @@ func readConfig(o *options) ([]conf.Entry, error) {
 
 // reloads delivers the file's entries at every SIGHUP. A file that cannot be
 // read changes nothing.
-func reloads(ctx context.Context, o *options, log *slog.Logger) <-chan []conf.Entry {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, unix.SIGHUP)
+func reloads(ctx context.Context, hup <-chan os.Signal, o *options, log *slog.Logger) <-chan []conf.Entry {
 	out := make(chan []conf.Entry)
 	go deliverReloads(ctx, hup, out, o, log)
 	return out
