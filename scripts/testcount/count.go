@@ -131,6 +131,7 @@ func (t *tier) endPackage(e event) {
 	t.total.failed += failed
 	if passed+failed+skipped > 0 {
 		t.printPackage(e, passed, failed, skipped)
+		t.printSummary(e.Package)
 	}
 	if failed > 0 {
 		t.printFailures(e, keys)
@@ -173,6 +174,18 @@ func (t *tier) printPackage(e event, passed, failed, skipped int) {
 		line += fmt.Sprintf(", %d skipped", skipped)
 	}
 	fmt.Fprintln(t.out, line)
+}
+
+// printSummary prints what a package's TestMain had to say, such as the table of
+// the end-to-end rows, without the lines of go test itself.
+func (t *tier) printSummary(pkg string) {
+	for line := range strings.Lines(t.result(key{pkg, ""}).output.String()) {
+		word, _, _ := strings.Cut(strings.TrimSpace(line), " ")
+		word, _, _ = strings.Cut(word, "\t")
+		if !slices.Contains([]string{"", "PASS", "FAIL", "ok", "coverage:", "exit", "testing:", "panic:"}, word) {
+			fmt.Fprint(t.out, "  ", line)
+		}
+	}
 }
 
 // printFailures prints the output of the failed tests, and that of the package

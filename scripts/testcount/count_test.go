@@ -40,6 +40,16 @@ func TestTierCounts(t *testing.T) {
 			},
 			passed: 3, prints: "3 passed",
 		}, {
+			name: "what TestMain printed stands below its package",
+			events: []event{
+				{Action: "pass", Package: "p", Test: "A"},
+				{Action: "output", Package: "p", Output: "PASS\n"},
+				{Action: "output", Package: "p", Output: "row  100ms  passed\n"},
+				{Action: "output", Package: "p", Output: "ok  \tp\t1.0s\n"},
+				{Action: "pass", Package: "p"},
+			},
+			passed: 1, prints: "1 passed\n  row  100ms  passed\n",
+		}, {
 			name: "a failed subtest is one failure, with its output",
 			events: []event{
 				{Action: "output", Package: "p", Test: "A/x", Output: "x is broken\n"},
