@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/pgconmgr/pgconmgr/agent/agenttest"
+	"github.com/pgconmgr/pgconmgr/agent/sockdiag"
+)
+
+// tool is one way to kill, and its times.
+type tool struct {
+	name  string
+	kill  func(context.Context) (time.Duration, error)
+	times *[]time.Duration
+}
+
+// looks is how often to find at most, as the terminator does.
+const looks = 5
+
+// killOurs does what the agent does.
+func (w *world) killOurs(ctx context.Context) (took time.Duration, err error) {
+	err = w.db.Do(func() error {
+		if err := agenttest.GuardHostNamespace(); err != nil {
+			return err
+		}
+		begin := time.Now()
+		if err := killPeer(ctx, w.peer.Addr4); err != nil {
+			return err
+		}
+		took = time.Since(begin)
+		return nil
+	})
+	return took, err
+}
+
+func killPeer(ctx context.Context, peer netip.Addr) error {
+	c, err := sockdiag.Dial()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	f, err := sockdiag.PeerFilter(peer)
+	if err != nil {
+		return err
+	}
+	f.LocalPorts, f.States = []sockdiag.PortRange{sockdiag.Port(port)}, sockdiag.Killable
+	for range looks {
+		found, err := c.Find(ctx, f)
+		if err != nil || len(found) == 0 {
+			return err
+		}
+		outcomes, err := c.Destroy(ctx, found)
+		if err != nil {
+			return err
+		}
+		for i, o := range outcomes {
+			if o.Err != nil {
+				return fmt.Errorf("%v: %w", found[i], o.Err)
+			}
+		}
+	}
+	return nil
+}
+
+// killSS runs ss -K with the same filter and its output thrown away.
+func (w *world) killSS(ctx context.Context) (time.Duration, error) {
+	cmd := w.db.Command(ctx, "ss", "-K", "-H", "-n", "-t", "state", "established",
+		"dst", w.peer.Addr4.String(), "sport", "=", fmt.Sprintf(":%d", port))
+	begin := time.Now()
+	err := cmd.Run()
+	return time.Since(begin), err
+}
