@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -26,18 +28,27 @@ const (
 	// answerWait ends an exchange that the kernel does not finish. It answers
 	// before the request's system call returns, so nothing ever waits.
 	answerWait = 10 * time.Second
-	// maxSockets bounds the memory that one answer can take.
+	// laneCount: one per family in a dump, and more gain little.
+	laneCount = 2
+	// maxSockets bounds the memory that one family's answer can take.
 	maxSockets = 1 << 20
 )
 
 // Conn is a connection to the kernel's socket tables of one network namespace.
-// Its methods may be called concurrently; one exchange goes on at a time.
+// Its methods may be called concurrently; one of them works at a time.
 type Conn struct {
 	mu sync.Mutex // guards the following
-	nl *netlink.Conn
+	// lanes work side by side: a dump walks over the kernel's whole table, and a
+	// kill is a packet to send. Kernels before 6.9 make one wait for the other.
+	lanes []*lane
 	// answers has the families of which a dump has come to its end: the kernel
 	// does know their TCP sockets.
 	answers map[Family]bool
+}
+
+// lane is one netlink socket. It is used by one goroutine at a time.
+type lane struct {
+	nl *netlink.Conn
 	// broken is set for good when an exchange ended in the middle.
 	broken error
 }
@@ -58,29 +69,40 @@ func DialNamespace(fd int) (*Conn, error) {
 
 func dial(cfg *netlink.Config) (*Conn, error) {
 	cfg.MessageBufferSize = readSize
-	nl, err := netlink.Dial(netlinkSockDiag, cfg)
-	if err != nil {
-		var kind error
-		if errors.Is(err, syscall.EPROTONOSUPPORT) {
-			kind = ErrNotSupported
+	c := newConn()
+	for range laneCount {
+		nl, err := netlink.Dial(netlinkSockDiag, cfg)
+		if err != nil {
+			_ = c.Close()
+			var kind error
+			if errors.Is(err, syscall.EPROTONOSUPPORT) {
+				kind = ErrNotSupported
+			}
+			return nil, &OpError{Op: "dial", Kind: kind, Err: err}
 		}
-		return nil, &OpError{Op: "dial", Kind: kind, Err: err}
+		_ = nl.SetReadBuffer(receiveBuffer)
+		// Without it an error's answer repeats the request.
+		_ = nl.SetOption(netlink.CapAcknowledge, true)
+		c.lanes = append(c.lanes, &lane{nl: nl})
 	}
-	_ = nl.SetReadBuffer(receiveBuffer)
-	// Without it an error's answer repeats the request.
-	_ = nl.SetOption(netlink.CapAcknowledge, true)
-	return newConn(nl), nil
+	return c, nil
 }
 
-func newConn(nl *netlink.Conn) *Conn {
-	return &Conn{nl: nl, answers: make(map[Family]bool)}
+func newConn(lanes ...*lane) *Conn {
+	return &Conn{lanes: lanes, answers: make(map[Family]bool)}
 }
 
-// Close ends the connection. An exchange that goes on fails.
-func (c *Conn) Close() error { return c.nl.Close() }
+// Close ends the connection. An operation that goes on fails.
+func (c *Conn) Close() error {
+	var errs []error
+	for _, l := range c.lanes {
+		errs = append(errs, l.nl.Close())
+	}
+	return errors.Join(errs...)
+}
 
 // Find returns the sockets that the filter means, in no order. It looks at ctx
-// between families and while it reads. An error comes without sockets: a part of
+// before it asks and while it reads. An error comes without sockets: a part of
 // them would look like all. The error is ErrFilter, ErrNotSupported, ErrTooMany,
 // ErrMalformed, ErrBroken or ctx's, or another one of the kernel.
 func (c *Conn) Find(ctx context.Context, f Filter) ([]Socket, error) {
@@ -94,33 +116,65 @@ func (c *Conn) Find(ctx context.Context, f Filter) ([]Socket, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var found []Socket
-	for _, family := range f.families() {
-		request := dumpRequest(family, f.States, f.Info, program)
-		err := c.dumpLocked(ctx, family, request, func(s *Socket) error {
+	families := f.families()
+	found := make([][]Socket, len(families))
+	err = c.sharedLocked(len(families), func(l *lane, i int) error {
+		request := dumpRequest(families[i], f.States, f.Info, program)
+		return l.dump(ctx, families[i], request, func(s *Socket) error {
 			if !f.match(s) {
 				return nil
 			}
-			if len(found) == maxSockets {
+			if len(found[i]) == maxSockets {
 				return ErrTooMany
 			}
-			found = append(found, *s)
+			found[i] = append(found[i], *s)
 			return nil
 		})
-		if err != nil {
-			return nil, err
-		}
+	})
+	if err != nil {
+		return nil, err
 	}
-	return found, nil
+	for _, family := range families {
+		c.answers[family] = true
+	}
+	return slices.Concat(found...), nil
 }
 
-// dumpLocked asks for the sockets of one family and reads the answer to its end,
+// sharedLocked does n jobs, the lanes taking turns, and returns when all are
+// done or a lane has failed; the others then finish the job they are at. The
+// first lane works on the caller's goroutine.
+func (c *Conn) sharedLocked(n int, do func(l *lane, job int) error) error {
+	var next atomic.Int64
+	errs := make([]error, len(c.lanes))
+	work := func(at int) {
+		for job := int(next.Add(1)) - 1; job < n; job = int(next.Add(1)) - 1 {
+			if errs[at] = do(c.lanes[at], job); errs[at] != nil {
+				next.Store(int64(n))
+				return
+			}
+		}
+	}
+	var others sync.WaitGroup
+	for at := 1; at < min(n, len(c.lanes)); at++ {
+		others.Go(func() { work(at) })
+	}
+	work(0)
+	others.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dump asks for the sockets of one family and reads the answer to its end,
 // unless it breaks off.
-func (c *Conn) dumpLocked(ctx context.Context, f Family, request []byte, each func(*Socket) error) error {
-	if err := c.readyLocked(ctx); err != nil {
+func (l *lane) dump(ctx context.Context, f Family, request []byte, each func(*Socket) error) error {
+	if err := l.ready(ctx); err != nil {
 		return err
 	}
-	sent, err := c.nl.Send(netlink.Message{
+	sent, err := l.nl.Send(netlink.Message{
 		Header: netlink.Header{Type: typeDump, Flags: netlink.Request | netlink.Dump},
 		Data:   request,
 	})
@@ -129,9 +183,9 @@ func (c *Conn) dumpLocked(ctx context.Context, f Family, request []byte, each fu
 	}
 	// After an error of ours the rest is still read, so that it does not stand
 	// before the next answer; ReceiveIter does that when its loop is left.
-	for m, err := range c.nl.ReceiveIter() {
+	for m, err := range l.nl.ReceiveIter() {
 		if err != nil {
-			return c.dumpEndedLocked(f, err)
+			return l.dumpEnded(f, err)
 		}
 		if err := ctx.Err(); err != nil {
 			return err
@@ -140,7 +194,6 @@ func (c *Conn) dumpLocked(ctx context.Context, f Family, request []byte, each fu
 			return &OpError{Op: "dump", Object: f.String(), Err: err}
 		}
 	}
-	c.answers[f] = true
 	return nil
 }
 
@@ -160,11 +213,11 @@ func takeSocket(m netlink.Message, seq uint32, f Family, each func(*Socket) erro
 	return each(&s)
 }
 
-// dumpEndedLocked tells the kernel's verdict, which ends the answer, from
+// dumpEnded tells the kernel's verdict, which ends the answer, from
 // trouble with reading, after which the rest of the answer may still come.
-func (c *Conn) dumpEndedLocked(f Family, err error) error {
+func (l *lane) dumpEnded(f Family, err error) error {
 	if _, ok := verdict(err); !ok {
-		c.broken = err
+		l.broken = err
 	}
 	return dumpError("dump", f, err)
 }
@@ -180,15 +233,15 @@ func verdict(err error) (*netlink.OpError, bool) {
 	return op, isErrno && op.Sequence != 0
 }
 
-// readyLocked prepares the next exchange.
-func (c *Conn) readyLocked(ctx context.Context) error {
+// ready prepares the next exchange.
+func (l *lane) ready(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if c.broken != nil {
-		return fmt.Errorf("%w: %w", ErrBroken, c.broken)
+	if l.broken != nil {
+		return fmt.Errorf("%w: %w", ErrBroken, l.broken)
 	}
-	err := c.nl.SetReadDeadline(time.Now().Add(answerWait))
+	err := l.nl.SetReadDeadline(time.Now().Add(answerWait))
 	if errors.Is(err, os.ErrClosed) {
 		return err
 	}

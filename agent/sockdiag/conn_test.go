@@ -104,7 +104,7 @@ func TestFindErrors(t *testing.T) {
 
 // The answer to an earlier question is none to this one.
 func TestFindRefusesStaleAnswers(t *testing.T) {
-	c := newConn(scriptedStale(t))
+	c := newConn(&lane{nl: scriptedStale(t)})
 	if found, err := c.Find(t.Context(), Filter{}); !errors.Is(err, ErrMalformed) || found != nil {
 		t.Errorf("found %v, error %v; want ErrMalformed", found, err)
 	}
@@ -277,7 +277,7 @@ func TestDestroyWithLostAnswer(t *testing.T) {
 		}
 		return answers, err
 	}
-	c := newConn(scripted(t, serve))
+	c := newConn(&lane{nl: scripted(t, serve)})
 	outcomes, err := c.Destroy(t.Context(), many(batchSize+1))
 	if !errors.Is(err, syscall.ENOBUFS) {
 		t.Fatalf("error %v, want ENOBUFS", err)
@@ -314,13 +314,13 @@ func TestDestroyRefusesStrangeAnswers(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			k := new(script)
-			c := newConn(scripted(t, func(requests []netlink.Message) ([]netlink.Message, error) {
+			c := newConn(&lane{nl: scripted(t, func(requests []netlink.Message) ([]netlink.Message, error) {
 				answers, err := k.serve(requests)
 				if requests == nil && k.kills > 0 {
 					tt.change(&answers[0])
 				}
 				return answers, err
-			}))
+			})})
 			outcomes, err := c.Destroy(t.Context(), many(3))
 			if !errors.Is(err, ErrMalformed) {
 				t.Errorf("error %v, want ErrMalformed", err)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 
 	"github.com/mdlayher/netlink"
@@ -65,27 +66,31 @@ type Outcome struct {
 // batches, or that of the connection, which then is of no more use (ErrBroken).
 // What happens to a single socket is no error.
 //
+// A large number is shared with a second thread, which must have the right, too.
+//
 // A socket that its owner closed since it was found, and that still has data to
 // send, has become an orphan; it is destroyed as well, as no request can tell.
 func (c *Conn) Destroy(ctx context.Context, sockets []Socket) ([]Outcome, error) {
 	outcomes := make([]Outcome, len(sockets))
-	var batch []int
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	var accepted []int
+	families := make(map[Family]bool)
 	for i := range sockets {
 		if err := refusal(&sockets[i]); err != nil {
 			outcomes[i] = Outcome{Refused, &OpError{Op: "destroy", Object: sockets[i].String(), Kind: ErrRefused, Err: err}}
 			continue
 		}
-		batch = append(batch, i)
-		if len(batch) == batchSize {
-			if err := c.destroyLocked(ctx, sockets, batch, outcomes); err != nil {
-				return outcomes, err
-			}
-			batch = batch[:0]
-		}
+		accepted = append(accepted, i)
+		families[sockets[i].Family] = true
 	}
-	return outcomes, c.destroyLocked(ctx, sockets, batch, outcomes)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.proveLocked(ctx, families); err != nil {
+		return outcomes, err
+	}
+	batches := slices.Collect(slices.Chunk(accepted, batchSize))
+	return outcomes, c.sharedLocked(len(batches), func(l *lane, i int) error {
+		return l.destroy(ctx, sockets, batches[i], outcomes)
+	})
 }
 
 // refusal says why a socket must not be destroyed.
@@ -104,34 +109,28 @@ func refusal(s *Socket) error {
 	return nil
 }
 
-// destroyLocked destroys the sockets at the given places with one system call.
+// destroy destroys the sockets at the given places with one system call.
 //
 // The kernel works on the messages in their order, and answers those that fail
 // and those that ask for it (netlink_rcv_skb). Only the last one asks: its answer
 // closes the batch, and what was not answered until then was destroyed.
-func (c *Conn) destroyLocked(ctx context.Context, sockets []Socket, batch []int, outcomes []Outcome) error {
-	if len(batch) == 0 {
-		return nil
-	}
+func (l *lane) destroy(ctx context.Context, sockets []Socket, batch []int, outcomes []Outcome) error {
 	messages := make([]netlink.Message, len(batch))
 	for n, i := range batch {
-		if err := c.proveLocked(ctx, sockets[i].Family); err != nil {
-			return err
-		}
 		messages[n] = netlink.Message{
 			Header: netlink.Header{Type: typeDestroy, Flags: netlink.Request},
 			Data:   destroyRequest(&sockets[i]),
 		}
 	}
 	messages[len(messages)-1].Header.Flags |= netlink.Acknowledge
-	if err := c.readyLocked(ctx); err != nil {
+	if err := l.ready(ctx); err != nil {
 		return err
 	}
-	sent, err := c.nl.SendMessages(messages)
+	sent, err := l.nl.SendMessages(messages)
 	if err != nil {
 		return &OpError{Op: "destroy", Err: err}
 	}
-	answers, err := c.answersLocked(sent)
+	answers, err := l.answers(sent)
 	for n, i := range batch {
 		switch {
 		case answers[n] == nil && err != nil: // nobody knows
@@ -143,14 +142,14 @@ func (c *Conn) destroyLocked(ctx context.Context, sockets []Socket, batch []int,
 	return err
 }
 
-// answersLocked reads the answers to a batch: the error of each message, nil
+// answers reads the answers to a batch: the error of each message, nil
 // for none. Its own error is trouble with reading: the rest is then unknown.
-func (c *Conn) answersLocked(sent []netlink.Message) ([]error, error) {
+func (l *lane) answers(sent []netlink.Message) ([]error, error) {
 	errs := make([]error, len(sent))
 	first := sent[0].Header.Sequence
 	for {
-		answers, err := c.nl.Receive()
-		n, failed, err := c.answerLocked(answers, err)
+		answers, err := l.nl.Receive()
+		n, failed, err := answer(answers, err)
 		// Numbers follow each other and may pass through zero.
 		at := n - first
 		switch {
@@ -159,7 +158,7 @@ func (c *Conn) answersLocked(sent []netlink.Message) ([]error, error) {
 				ErrMalformed, n, first, sent[len(sent)-1].Header.Sequence)
 			fallthrough
 		case err != nil:
-			c.broken = err
+			l.broken = err
 			return errs, &OpError{Op: "destroy", Err: err}
 		}
 		errs[at] = failed
@@ -169,9 +168,9 @@ func (c *Conn) answersLocked(sent []netlink.Message) ([]error, error) {
 	}
 }
 
-// answerLocked reads one answer: which message failed with what (nil: it did
+// answer reads one answer: which message failed with what (nil: it did
 // not), or err when the answer is none.
-func (c *Conn) answerLocked(answers []netlink.Message, err error) (seq uint32, failed, trouble error) {
+func answer(answers []netlink.Message, err error) (seq uint32, failed, trouble error) {
 	if op, ok := verdict(err); ok {
 		return op.Sequence, op.Err, nil
 	}
@@ -184,15 +183,22 @@ func (c *Conn) answerLocked(answers []netlink.Message, err error) (seq uint32, f
 	return answers[0].Header.Sequence, nil, nil
 }
 
-// proveLocked makes sure that the kernel knows TCP sockets of the family. One
+// proveLocked makes sure that the kernel knows TCP sockets of the families. One
 // without the module tcp_diag answers ENOENT to a kill, too, and that must not
 // look like success.
-func (c *Conn) proveLocked(ctx context.Context, f Family) error {
-	if c.answers[f] {
-		return nil
+func (c *Conn) proveLocked(ctx context.Context, families map[Family]bool) error {
+	rejectAll := appendOp(nil, opJump, opLen, 2*opLen) // beyond the end
+	for f := range families {
+		if c.answers[f] {
+			continue
+		}
+		request := dumpRequest(f, Killable, false, rejectAll)
+		if err := c.lanes[0].dump(ctx, f, request, func(*Socket) error { return nil }); err != nil {
+			return err
+		}
+		c.answers[f] = true
 	}
-	none := appendOp(nil, opJump, opLen, 2*opLen) // jumps beyond the end: rejects all
-	return c.dumpLocked(ctx, f, dumpRequest(f, Killable, false, none), func(*Socket) error { return nil })
+	return nil
 }
 
 // outcomeOf gives the kernel's answer its meaning.

@@ -324,7 +324,7 @@ func TestProtocolThatNobodyServes(t *testing.T) {
 	for _, f := range []Family{IPv4, IPv6} {
 		request := dumpRequest(f, AllStates, false, nil)
 		request[1] = 253 // for experiments
-		err := c.dumpLocked(t.Context(), f, request, func(*Socket) error { return nil })
+		err := c.lanes[0].dump(t.Context(), f, request, func(*Socket) error { return nil })
 		if !errors.Is(err, ErrNotSupported) || !errors.Is(err, syscall.ENOENT) {
 			t.Errorf("%v: %v, want ErrNotSupported because of ENOENT", f, err)
 		}

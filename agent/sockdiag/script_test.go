@@ -30,7 +30,7 @@ type script struct {
 
 func (k *script) conn(t *testing.T) *Conn {
 	t.Helper()
-	c := newConn(nltest.Dial(k.serve))
+	c := newConn(&lane{nl: nltest.Dial(k.serve)})
 	t.Cleanup(func() { _ = c.Close() })
 	return c
 }
