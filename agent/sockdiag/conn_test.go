@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -331,5 +332,47 @@ func TestDestroyRefusesStrangeAnswers(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Each job is done once; after a failure nobody begins another.
+func TestLanesShareJobs(t *testing.T) {
+	for _, lanes := range []int{1, 2, 5} {
+		c := newConn()
+		for range lanes {
+			c.lanes = append(c.lanes, new(lane))
+		}
+		for _, jobs := range []int{0, 1, 2, 100} {
+			done := make([]atomic.Int64, jobs)
+			busy := make(map[*lane]*atomic.Int64)
+			for _, l := range c.lanes {
+				busy[l] = new(atomic.Int64)
+			}
+			err := c.sharedLocked(jobs, func(l *lane, job int) error {
+				if busy[l].Add(1) != 1 {
+					t.Error("two jobs on one lane")
+				}
+				done[job].Add(1)
+				busy[l].Add(-1)
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+			for job := range done {
+				if n := done[job].Load(); n != 1 {
+					t.Errorf("%d lanes: job %d done %d times", lanes, job, n)
+				}
+			}
+		}
+		var begun atomic.Int64
+		boom := errors.New("boom")
+		err := c.sharedLocked(1000, func(_ *lane, job int) error {
+			begun.Add(1)
+			return boom
+		})
+		if n := begun.Load(); !errors.Is(err, boom) || n < 1 || n > int64(lanes) {
+			t.Errorf("%d lanes: %d jobs begun, error %v; want at most one each and boom", lanes, n, err)
+		}
 	}
 }

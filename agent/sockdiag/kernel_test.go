@@ -8,9 +8,12 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/pgconmgr/pgconmgr/agent/agenttest"
@@ -105,6 +108,116 @@ func TestKillsExactlyWhatIsMeant(t *testing.T) {
 	})
 }
 
+// The kernel's own machine says what ours says: nothing comes from it that the
+// second look would have to throw away, and nothing is missing.
+func TestKernelExecutesTheFilter(t *testing.T) {
+	lab := agenttest.MustLab(t, "client", "other", "db")
+	client, other, db := lab.Host("client"), lab.Host("other"), lab.Host("db")
+	for port := uint16(5430); port < 5434; port++ {
+		dual := mustListen(t, db, "tcp", at(netip.IPv6Unspecified(), port))
+		for _, h := range []*agenttest.Host{client, other} {
+			dual.mustConnect(t, h, from(h.Addr4, 0), at(db.Addr4, port))
+			dual.mustConnect(t, h, from(h.Addr6, 0), at(db.Addr6, port))
+		}
+	}
+	c := mustDial(t, db)
+	all := mustFind(t, c, Filter{})
+	v4, v6 := lab.Networks()
+	exactly := func(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
+	tests := []struct {
+		name string
+		f    Filter
+		want int
+	}{
+		{"IPv4 peer", Filter{Peers: []netip.Prefix{exactly(client.Addr4)}}, 4},
+		{"IPv6 peer", Filter{Peers: []netip.Prefix{exactly(client.Addr6)}}, 4},
+		{"both peers", Filter{Peers: []netip.Prefix{exactly(client.Addr4), exactly(client.Addr6)}}, 8},
+		{"IPv4 network", Filter{Peers: []netip.Prefix{v4}}, 8},
+		{"IPv6 network", Filter{Peers: []netip.Prefix{v6}}, 8},
+		{"mapped network", Filter{Peers: mustPrefixes("::ffff:10.99.0.0/120")}, 8},
+		{"listeners", Filter{States: StatesOf(Listen)}, 4},
+		{"ports", Filter{LocalPorts: []PortRange{Port(5430), {5432, 5433}}, States: Killable}, 12},
+		{"one port of one peer", Filter{Peers: []netip.Prefix{exactly(other.Addr4)}, LocalPorts: []PortRange{Port(5431)}}, 1},
+		{"local address", Filter{Locals: []netip.Addr{db.Addr4}, Peers: []netip.Prefix{v4, v6}}, 8},
+		{"all parts", Filter{
+			Locals: []netip.Addr{db.Addr6, db.Addr4}, Peers: []netip.Prefix{exactly(other.Addr6), exactly(client.Addr4)},
+			LocalPorts: []PortRange{Port(1), {5430, 5431}}, States: Killable,
+		}, 4},
+		{"nobody", Filter{Peers: mustPrefixes("192.0.2.0/24")}, 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			f, err := tt.f.normal()
+			if err != nil {
+				t.Fatal(err)
+			}
+			program, err := f.program()
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, want := make(map[uint64]string), make(map[uint64]string)
+			for _, family := range []Family{IPv4, IPv6} {
+				err := c.lanes[0].dump(t.Context(), family, dumpRequest(family, f.States, false, program), func(s *Socket) error {
+					got[s.Cookie] = s.String()
+					return nil
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, s := range all {
+				if f.match(&s) {
+					want[s.Cookie] = s.String()
+				}
+			}
+			if diff := cmp.Diff(want, got); diff != "" || len(got) != tt.want {
+				t.Errorf("%d sockets, want %d (-ours +kernel):\n%s", len(got), tt.want, diff)
+			}
+		})
+	}
+}
+
+func TestConcurrentUse(t *testing.T) {
+	lab := agenttest.MustLab(t, "client", "db")
+	client, db := lab.Host("client"), lab.Host("db")
+	pg := mustListen(t, db, "tcp4", at(db.Addr4, 5432))
+	for range 3 * batchSize {
+		pg.mustConnect(t, client, from(client.Addr4, 0), at(db.Addr4, 5432))
+	}
+	c := mustDial(t, db)
+	found := mustFind(t, c, peer(client.Addr4, 5432))
+	if len(found) != 3*batchSize {
+		t.Fatalf("found %d", len(found))
+	}
+	var destroyed, gone atomic.Int64
+	var group sync.WaitGroup
+	for range 4 {
+		group.Go(func() {
+			outcomes, err := c.Destroy(t.Context(), found)
+			if err != nil {
+				t.Error(err)
+			}
+			for _, o := range outcomes {
+				switch o.Result {
+				case Destroyed:
+					destroyed.Add(1)
+				case Gone:
+					gone.Add(1)
+				default:
+					t.Errorf("outcome %v", o)
+				}
+			}
+			if left, err := c.Find(t.Context(), peer(client.Addr4, 5432)); err != nil || len(left) != 0 {
+				t.Errorf("left %v, %v", left, err)
+			}
+		})
+	}
+	group.Wait()
+	if n := int64(len(found)); destroyed.Load() != n || gone.Load() != 3*n {
+		t.Errorf("destroyed %d, gone %d; want %d and %d: each socket is destroyed once", destroyed.Load(), gone.Load(), n, 3*n)
+	}
+}
+
 func TestMappedSocketKeepsItsFamily(t *testing.T) {
 	lab := agenttest.MustLab(t, "client", "db")
 	client, db := lab.Host("client"), lab.Host("db")
@@ -115,7 +228,6 @@ func TestMappedSocketKeepsItsFamily(t *testing.T) {
 	if len(found) != 1 || found[0].Family != IPv6 || found[0].Local != from(db.Addr4, 5432) || found[0].Remote != plain(p.client.LocalAddr()) {
 		t.Fatalf("found %+v", found)
 	}
-	// Under the other family the kernel finds it as well, but that is its kindness.
 	mustDestroy(t, c, found, Destroyed)
 	p.mustBeDead(t)
 }
