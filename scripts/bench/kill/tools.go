@@ -23,27 +23,28 @@ type tool struct {
 const looks = 5
 
 // killOurs does what the agent does.
-func (w *world) killOurs(ctx context.Context) (took time.Duration, err error) {
-	err = w.db.Do(func() error {
+func (w *world) killOurs(ctx context.Context) (time.Duration, error) {
+	var c *sockdiag.Conn
+	var dialled time.Duration
+	err := w.db.Do(func() (err error) {
 		if err := agenttest.GuardHostNamespace(); err != nil {
 			return err
 		}
 		begin := time.Now()
-		if err := killPeer(ctx, w.peer.Addr4); err != nil {
-			return err
-		}
-		took = time.Since(begin)
-		return nil
-	})
-	return took, err
-}
-
-func killPeer(ctx context.Context, peer netip.Addr) error {
-	c, err := sockdiag.Dial()
-	if err != nil {
+		c, err = sockdiag.Dial()
+		dialled = time.Since(begin)
 		return err
+	})
+	if err != nil {
+		return 0, err
 	}
 	defer c.Close()
+	begin := time.Now()
+	err = killPeer(ctx, c, w.peer.Addr4)
+	return dialled + time.Since(begin), err
+}
+
+func killPeer(ctx context.Context, c *sockdiag.Conn, peer netip.Addr) error {
 	f, err := sockdiag.PeerFilter(peer)
 	if err != nil {
 		return err
