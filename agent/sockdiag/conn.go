@@ -28,9 +28,10 @@ const (
 	// answerWait ends an exchange that the kernel does not finish. It answers
 	// before the request's system call returns, so nothing ever waits.
 	answerWait = 10 * time.Second
-	// laneCount: one per family in a dump, and more gain little.
+	// laneCount is how many threads kill: enough for thousands in milliseconds,
+	// and no more of a database's processors.
 	laneCount = 2
-	// maxSockets bounds the memory that one family's answer can take.
+	// maxSockets bounds the memory that one answer can take.
 	maxSockets = 1 << 20
 )
 
@@ -38,12 +39,11 @@ const (
 // Its methods may be called concurrently; one of them works at a time.
 type Conn struct {
 	mu sync.Mutex // guards the following
-	// lanes work side by side: a dump walks over the kernel's whole table, and a
-	// kill is a packet to send. Kernels before 6.9 make one wait for the other.
+	// lanes kill side by side; the first one does the rest. Kernels before 6.9
+	// make one wait for the other.
 	lanes []*lane
-	// answers has the families of which a dump has come to its end: the kernel
-	// does know their TCP sockets.
-	answers map[Family]bool
+	// proven: a dump has come to its end, so the kernel does know TCP sockets.
+	proven bool
 }
 
 // lane is one netlink socket. It is used by one goroutine at a time.
@@ -89,7 +89,7 @@ func dial(cfg *netlink.Config) (*Conn, error) {
 }
 
 func newConn(lanes ...*lane) *Conn {
-	return &Conn{lanes: lanes, answers: make(map[Family]bool)}
+	return &Conn{lanes: lanes}
 }
 
 // Close ends the connection. An operation that goes on fails.
@@ -116,28 +116,18 @@ func (c *Conn) Find(ctx context.Context, f Filter) ([]Socket, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	families := f.families()
-	found := make([]pile, len(families))
-	err = c.sharedLocked(len(families), func(l *lane, i int) error {
-		request := dumpRequest(families[i], f.States, f.Info, program)
-		return l.dump(ctx, families[i], request, func(s *Socket) error {
-			if !f.match(s) {
-				return nil
-			}
-			return found[i].add(s)
-		})
+	var found pile
+	err = c.lanes[0].dump(ctx, dumpRequest(f.States, f.Info, program), func(s *Socket) error {
+		if !f.match(s) {
+			return nil
+		}
+		return found.add(s)
 	})
 	if err != nil {
 		return nil, err
 	}
-	for _, family := range families {
-		c.answers[family] = true
-	}
-	var chunks [][]Socket
-	for i := range found {
-		chunks = append(chunks, found[i]...)
-	}
-	return slices.Concat(chunks...), nil
+	c.proven = true
+	return slices.Concat(found...), nil
 }
 
 // pile is a growing number of sockets. They are copied once, at the end: fresh
@@ -186,9 +176,9 @@ func (c *Conn) sharedLocked(n int, do func(l *lane, job int) error) error {
 	return nil
 }
 
-// dump asks for the sockets of one family and reads the answer to its end,
+// dump asks for sockets and reads the answer to its end,
 // unless it breaks off.
-func (l *lane) dump(ctx context.Context, f Family, request []byte, each func(*Socket) error) error {
+func (l *lane) dump(ctx context.Context, request []byte, each func(*Socket) error) error {
 	if err := l.ready(ctx); err != nil {
 		return err
 	}
@@ -197,26 +187,26 @@ func (l *lane) dump(ctx context.Context, f Family, request []byte, each func(*So
 		Data:   request,
 	})
 	if err != nil {
-		return dumpError("dump", f, err)
+		return dumpError(err)
 	}
 	// After an error of ours the rest is still read, so that it does not stand
 	// before the next answer; ReceiveIter does that when its loop is left.
 	for m, err := range l.nl.ReceiveIter() {
 		if err != nil {
-			return l.dumpEnded(f, err)
+			return l.dumpEnded(err)
 		}
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := takeSocket(m, sent.Header.Sequence, f, each); err != nil {
-			return &OpError{Op: "dump", Object: f.String(), Err: err}
+		if err := takeSocket(m, sent.Header.Sequence, each); err != nil {
+			return &OpError{Op: "dump", Err: err}
 		}
 	}
 	return nil
 }
 
 // takeSocket checks one message of a dump and passes its socket on.
-func takeSocket(m netlink.Message, seq uint32, f Family, each func(*Socket) error) error {
+func takeSocket(m netlink.Message, seq uint32, each func(*Socket) error) error {
 	if m.Header.Type != typeDump || m.Header.Sequence != seq {
 		return fmt.Errorf("%w: message type %d number %d: expected type %d number %d",
 			ErrMalformed, m.Header.Type, m.Header.Sequence, typeDump, seq)
@@ -225,19 +215,16 @@ func takeSocket(m netlink.Message, seq uint32, f Family, each func(*Socket) erro
 	if err != nil {
 		return err
 	}
-	if s.Family != f {
-		return fmt.Errorf("%w: socket of %v", ErrMalformed, s.Family)
-	}
 	return each(&s)
 }
 
 // dumpEnded tells the kernel's verdict, which ends the answer, from
 // trouble with reading, after which the rest of the answer may still come.
-func (l *lane) dumpEnded(f Family, err error) error {
+func (l *lane) dumpEnded(err error) error {
 	if _, ok := verdict(err); !ok {
 		l.broken = err
 	}
-	return dumpError("dump", f, err)
+	return dumpError(err)
 }
 
 // verdict returns the error number of a netlink message; false when err is

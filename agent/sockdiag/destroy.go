@@ -73,18 +73,19 @@ type Outcome struct {
 func (c *Conn) Destroy(ctx context.Context, sockets []Socket) ([]Outcome, error) {
 	outcomes := make([]Outcome, len(sockets))
 	var accepted []int
-	families := make(map[Family]bool)
 	for i := range sockets {
 		if err := refusal(&sockets[i]); err != nil {
 			outcomes[i] = Outcome{Refused, &OpError{Op: "destroy", Object: sockets[i].String(), Kind: ErrRefused, Err: err}}
 			continue
 		}
 		accepted = append(accepted, i)
-		families[sockets[i].Family] = true
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := c.proveLocked(ctx, families); err != nil {
+	if len(accepted) == 0 {
+		return outcomes, nil
+	}
+	if err := c.proveLocked(ctx); err != nil {
 		return outcomes, err
 	}
 	batches := slices.Collect(slices.Chunk(accepted, batchSize))
@@ -183,22 +184,17 @@ func answer(answers []netlink.Message, err error) (seq uint32, failed, trouble e
 	return answers[0].Header.Sequence, nil, nil
 }
 
-// proveLocked makes sure that the kernel knows TCP sockets of the families. One
-// without the module tcp_diag answers ENOENT to a kill, too, and that must not
-// look like success.
-func (c *Conn) proveLocked(ctx context.Context, families map[Family]bool) error {
-	rejectAll := appendOp(nil, opJump, opLen, 2*opLen) // beyond the end
-	for f := range families {
-		if c.answers[f] {
-			continue
-		}
-		request := dumpRequest(f, Killable, false, rejectAll)
-		if err := c.lanes[0].dump(ctx, f, request, func(*Socket) error { return nil }); err != nil {
-			return err
-		}
-		c.answers[f] = true
+// proveLocked makes sure that the kernel knows TCP sockets. One without the
+// module tcp_diag answers ENOENT to a kill, too, and that must not look like
+// success.
+func (c *Conn) proveLocked(ctx context.Context) error {
+	if c.proven {
+		return nil
 	}
-	return nil
+	rejectAll := appendOp(nil, opJump, opLen, 2*opLen) // beyond the end
+	err := c.lanes[0].dump(ctx, dumpRequest(Killable, false, rejectAll), func(*Socket) error { return nil })
+	c.proven = err == nil
+	return err
 }
 
 // outcomeOf gives the kernel's answer its meaning.

@@ -32,7 +32,7 @@ var (
 // for.
 type OpError struct {
 	Op     string // "dial", "dump" or "destroy"
-	Object string // the family or the socket; can be empty
+	Object string // the socket or the namespace; can be empty
 	// Kind is one of this package's errors, nil when none fits.
 	Kind error
 	// Err is the cause, usually a [syscall.Errno]; can be nil with a Kind.
@@ -66,9 +66,9 @@ func (e *OpError) Unwrap() []error {
 }
 
 // dumpError gives the answer to a dump its meaning. A dump does not look for a
-// socket, so ENOENT is about the kernel: nobody answers for TCP in this family
+// socket, so ENOENT is about the kernel: nobody answers for TCP
 // (inet_diag_lock_handler), because the module is missing.
-func dumpError(op string, f Family, err error) error {
+func dumpError(err error) error {
 	var kind error
 	switch {
 	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.EOPNOTSUPP),
@@ -77,5 +77,5 @@ func dumpError(op string, f Family, err error) error {
 	case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.EACCES):
 		kind = ErrNotPermitted
 	}
-	return &OpError{Op: op, Object: f.String(), Kind: kind, Err: err}
+	return &OpError{Op: "dump", Kind: kind, Err: err}
 }

@@ -121,18 +121,6 @@ func unmapPrefix(p netip.Prefix) (netip.Prefix, bool) {
 	return p.Masked(), true
 }
 
-// families are those that a normal filter can match sockets of. An IPv4 address
-// needs both.
-func (f Filter) families() []Family {
-	is6 := func(p netip.Prefix) bool { return p.Addr().Is6() }
-	only6 := len(f.Peers) > 0 && !slices.ContainsFunc(f.Peers, func(p netip.Prefix) bool { return !is6(p) }) ||
-		len(f.Locals) > 0 && !slices.ContainsFunc(f.Locals, netip.Addr.Is4)
-	if only6 {
-		return []Family{IPv6}
-	}
-	return []Family{IPv4, IPv6}
-}
-
 // match decides a normal filter once more, here. The kernel has done so before:
 // what it let through by mistake must not be killed.
 func (f Filter) match(s *Socket) bool {

@@ -10,8 +10,6 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 // runProgram is the kernel's inet_diag_bc_run, after the checks of
@@ -176,34 +174,6 @@ func TestPeerFilter(t *testing.T) {
 	}
 	if f, err := PeerFilter(netip.Addr{}); !errors.Is(err, ErrFilter) {
 		t.Errorf("no address: %+v, error %v; want ErrFilter", f, err)
-	}
-}
-
-func TestFamilies(t *testing.T) {
-	both, six := []Family{IPv4, IPv6}, []Family{IPv6}
-	tests := []struct {
-		name string
-		f    Filter
-		want []Family
-	}{
-		{"everything", Filter{}, both},
-		{"IPv4 peer", Filter{Peers: mustPrefixes("10.0.0.1/32")}, both},
-		{"mapped peer", Filter{Peers: mustPrefixes("::ffff:10.0.0.1/128")}, both},
-		{"IPv6 peer", Filter{Peers: mustPrefixes("fd99::/64")}, six},
-		{"both peers", Filter{Peers: mustPrefixes("fd99::/64", "10.0.0.1/32")}, both},
-		{"IPv6 local", Filter{Locals: []netip.Addr{netip.MustParseAddr("::1")}}, six},
-		{"both locals", Filter{Locals: []netip.Addr{netip.MustParseAddr("::1"), netip.MustParseAddr("127.0.0.1")}}, both},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			f, err := tt.f.normal()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(tt.want, f.families()); diff != "" {
-				t.Errorf("families (-want +got):\n%s", diff)
-			}
-		})
 	}
 }
 

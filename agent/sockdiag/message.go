@@ -11,7 +11,10 @@ import (
 
 // Message types and numbers of the kernel (linux/sock_diag.h, inet_diag.h).
 const (
-	typeDump    = 20 // SOCK_DIAG_BY_FAMILY
+	// typeDump is TCPDIAG_GETSOCK, the older of the two requests for a dump. It
+	// walks over the kernel's table once for both families, where
+	// SOCK_DIAG_BY_FAMILY takes one walk each; "ss" goes by it as well.
+	typeDump    = 18
 	typeDestroy = 21 // SOCK_DESTROY
 
 	protocolTCP = 6
@@ -22,26 +25,22 @@ const (
 	// noCookie stands for any socket with the addresses: never sent.
 	noCookie = ^uint64(0)
 
-	sockIDLen  = 48 // struct inet_diag_sockid
-	requestLen = 8 + sockIDLen
+	sockIDLen  = 48                 // struct inet_diag_sockid
+	dumpLen    = 4 + sockIDLen + 8  // struct inet_diag_req
+	requestLen = 8 + sockIDLen      // struct inet_diag_req_v2
 	replyLen   = 4 + sockIDLen + 20 // struct inet_diag_msg
 	attrLen    = 4
 )
 
-// appendRequest appends a struct inet_diag_req_v2 up to its id.
-func appendRequest(b []byte, f Family, states States, info bool) []byte {
-	var ext uint8
-	if info {
-		ext = 1 << (attrInfo - 1)
-	}
-	return binary.NativeEndian.AppendUint32(append(b, uint8(f), protocolTCP, ext, 0), uint32(states))
-}
-
-// dumpRequest is the request for all sockets of a family that the program
+// dumpRequest is the request for all sockets of both families that the program
 // accepts.
-func dumpRequest(f Family, states States, info bool, program []byte) []byte {
-	b := appendRequest(make([]byte, 0, requestLen+attrLen+len(program)), f, states, info)
-	b = append(b, make([]byte, sockIDLen)...)
+func dumpRequest(states States, info bool, program []byte) []byte {
+	b := make([]byte, 4+sockIDLen, dumpLen+attrLen+len(program))
+	if info {
+		b[3] = 1 << (attrInfo - 1)
+	}
+	b = binary.NativeEndian.AppendUint32(b, uint32(states))
+	b = append(b, 0, 0, 0, 0)
 	if len(program) == 0 {
 		return b
 	}
@@ -52,7 +51,8 @@ func dumpRequest(f Family, states States, info bool, program []byte) []byte {
 
 // destroyRequest names the socket as the kernel has named it.
 func destroyRequest(s *Socket) []byte {
-	b := appendRequest(make([]byte, 0, requestLen), s.Family, AllStates, false)
+	b := append(make([]byte, 0, requestLen), uint8(s.Family), protocolTCP, 0, 0)
+	b = binary.NativeEndian.AppendUint32(b, uint32(AllStates))
 	b = binary.BigEndian.AppendUint16(b, s.Local.Port())
 	b = binary.BigEndian.AppendUint16(b, s.Remote.Port())
 	b = appendAddr(b, s.Family, s.Local.Addr())

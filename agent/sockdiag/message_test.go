@@ -27,12 +27,13 @@ func TestDumpRequestGolden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := dumpRequest(IPv6, f.States, f.Info, program)
+	got := dumpRequest(f.States, f.Info, program)
 	want := fromHex(t, `
-		0a 06 02 00  02 01 00 00
+		00 00 00 02
 		0000 0000
 		00000000000000000000000000000000 00000000000000000000000000000000
 		00000000 0000000000000000
+		02010000 00000000
 		2400 0100
 		02 08 2400 0000 3815
 		03 08 1c00 0000 3815
@@ -40,8 +41,8 @@ func TestDumpRequestGolden(t *testing.T) {
 	if !bytes.Equal(got, want) {
 		t.Errorf("dump request\n got %x\nwant %x", got, want)
 	}
-	if got := dumpRequest(IPv4, AllStates, false, nil); len(got) != requestLen {
-		t.Errorf("without a program the request has %d bytes, want %d", len(got), requestLen)
+	if got := dumpRequest(AllStates, false, nil); len(got) != dumpLen {
+		t.Errorf("without a program the request has %d bytes, want %d", len(got), dumpLen)
 	}
 }
 

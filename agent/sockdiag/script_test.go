@@ -17,8 +17,8 @@ import (
 // script plays the kernel without a kernel: it keeps the requests and answers
 // with one message per read, as sock_diag does with acknowledgements.
 type script struct {
-	// dump answers a dump of a family.
-	dump func(f Family) []netlink.Message
+	// dump answers a dump.
+	dump func() []netlink.Message
 	// destroy answers one kill; 0 is success.
 	destroy func(n int, request []byte) syscall.Errno
 
@@ -58,7 +58,7 @@ func (k *script) serve(requests []netlink.Message) ([]netlink.Message, error) {
 func (k *script) answerDump(r netlink.Message) []netlink.Message {
 	var answers []netlink.Message
 	if k.dump != nil {
-		answers = k.dump(Family(r.Data[0]))
+		answers = k.dump()
 	}
 	answers = append(answers, netlink.Message{Header: netlink.Header{Type: netlink.Done}, Data: make([]byte, 4)})
 	for i := range answers {
@@ -159,7 +159,7 @@ func scripted(t *testing.T, serve nltest.Func) *netlink.Conn {
 // scriptedStale answers every dump with the number of the one before.
 func scriptedStale(t *testing.T) *netlink.Conn {
 	t.Helper()
-	k := &script{dump: func(Family) []netlink.Message { return replies(client("10.99.0.1:40000", 1)) }}
+	k := &script{dump: func() []netlink.Message { return replies(client("10.99.0.1:40000", 1)) }}
 	return scripted(t, func(requests []netlink.Message) ([]netlink.Message, error) {
 		answers, err := k.serve(requests)
 		for i := range answers {
