@@ -29,6 +29,6 @@
 // Everything is per network namespace: a Conn sees that of the thread that
 // called [Dial], or the one given to [DialNamespace].
 //
-// Destroying requires Linux 4.9 with CONFIG_INET_DIAG_DESTROY and CAP_NET_ADMIN
+// Destroying requires Linux 4.5 with CONFIG_INET_DIAG_DESTROY and CAP_NET_ADMIN
 // in the user namespace that owns the network namespace.
 package sockdiag

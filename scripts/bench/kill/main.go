@@ -88,7 +88,12 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 	if _, err := exec.LookPath("ss"); err != nil {
 		return fmt.Errorf("%w (package iproute2)", err)
 	}
+	realtime, err := becomeRealtime()
+	if err != nil {
+		return err
+	}
 	b.report = newReport(ctx, b)
+	b.report.Realtime = realtime
 	failed := b.runAll(ctx)
 	if err := b.report.print(out); err != nil {
 		return err
@@ -123,7 +128,7 @@ func (b *bench) runAll(ctx context.Context) (err error) {
 func (b *bench) runSize(ctx context.Context, w *world, size int) error {
 	row := b.report.add(size)
 	for round := range b.rounds {
-		order := []*tool{{"ours", w.killOurs, &row.ours}, {"ss", w.killSS, &row.ss}}
+		order := []tool{{"ours", w.killOurs, &row.ours}, {"ss", w.killSS, &row.ss}}
 		if round%2 == 1 {
 			order[0], order[1] = order[1], order[0]
 		}
@@ -132,7 +137,7 @@ func (b *bench) runSize(ctx context.Context, w *world, size int) error {
 				return fmt.Errorf("round %d, %s: %w", round+1, t.name, err)
 			}
 		}
-		idle, err := w.killSS(ctx)
+		idle, _, err := w.killSS(ctx)
 		if err != nil {
 			return err
 		}
@@ -143,7 +148,7 @@ func (b *bench) runSize(ctx context.Context, w *world, size int) error {
 }
 
 // once opens the peer's sockets, lets it die, kills and counts.
-func (b *bench) once(ctx context.Context, w *world, row *row, t *tool) error {
+func (b *bench) once(ctx context.Context, w *world, row *row, t tool) error {
 	if err := w.open(ctx, row.Size); err != nil {
 		return err
 	}
@@ -152,7 +157,7 @@ func (b *bench) once(ctx context.Context, w *world, row *row, t *tool) error {
 			return err
 		}
 	}
-	took, err := t.kill(ctx)
+	took, checked, err := t.kill(ctx)
 	if err != nil {
 		return err
 	}
@@ -162,6 +167,7 @@ func (b *bench) once(ctx context.Context, w *world, row *row, t *tool) error {
 		return err
 	}
 	if t.name == "ours" {
+		row.checked = append(row.checked, checked)
 		row.Survivors += survivors
 		row.BystandersLost += lost
 	} else {
