@@ -98,6 +98,10 @@ sim-nightly: need-go ## 100,000 seeds of both heartbeat ends on bad networks
 bench-verdict: need-go ## measure verdicts after silence (root)
 	go run ./scripts/bench/verdict
 
+.PHONY: bench-kill
+bench-kill: need-go ## kill 100 to 10,000 sockets of one peer, against ss -K (root)
+	go run ./scripts/bench/kill
+
 .PHONY: mutants
 mutants: need-go ## put in known bugs one by one; a test must find each
 	go run ./scripts/mutants
