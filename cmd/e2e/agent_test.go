@@ -38,7 +38,7 @@ func (w *world) expectMonitored() {
 // The agent is killed and started again: nobody notices, here or there.
 func TestAgentRestart(t *testing.T) {
 	prove(t, row{
-		name: "agent-restart", with: func(s *setup) { calm(s); alone(s) }, seconds: true,
+		name: "agent-restart", with: func(s *setup) { calm(s); alone(s) },
 		off: func(s *setup) { // not in time
 			silenceIsFault(s)
 			s.away = 2 * s.timeout

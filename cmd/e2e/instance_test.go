@@ -20,7 +20,7 @@ func without(s *setup) { s.agentsAway = true }
 // they are busy, but their applications are told.
 func TestCrash(t *testing.T) {
 	prove(t, row{
-		name: "crash", with: noHeartbeat, off: without, v6: true,
+		name: "crash", with: noHeartbeat, off: without,
 		run: func(w *world) {
 			busy, idle := w.open(portPrimary), w.open(portPrimary)
 			busy.begin(busyLoop)

@@ -20,7 +20,7 @@ import (
 // are free.
 func TestSilentClient(t *testing.T) {
 	prove(t, row{
-		name: "silent-client", with: alone, off: dryRun, seconds: true, v6: true,
+		name: "silent-client", with: alone, off: dryRun,
 		run: func(w *world) {
 			holders := w.lockHolders()
 			watcher, err := w.primary.Connect(w.Context())

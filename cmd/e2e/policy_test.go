@@ -184,7 +184,7 @@ func TestClientsRefused(t *testing.T) {
 // The host vanishes: replication ends with the rest.
 func TestReplicationSpared(t *testing.T) {
 	prove(t, row{
-		name: "replication", tcpOnly: true, off: func(s *setup) { s.agents["watchdog.terminate_replication"] = "on" },
+		name: "replication", tcpOnly: true, v4Only: true, off: func(s *setup) { s.agents["watchdog.terminate_replication"] = "on" },
 		with: func(s *setup) {
 			calm(s)
 			s.noConmgr = true

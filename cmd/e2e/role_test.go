@@ -21,7 +21,7 @@ import (
 // The primary is gone and the standby is promoted: the next connect to primary
 // lands on it.
 func TestPromote(t *testing.T) {
-	prove(t, row{name: "promote", with: noHeartbeat, off: without, v6: true, run: promote})
+	prove(t, row{name: "promote", with: noHeartbeat, off: without, run: promote})
 }
 
 // The same with an agent that may not read the data directory.

@@ -25,9 +25,9 @@ type row struct {
 	with func(s *setup)
 	// off switches off the part under test: run must fail then.
 	off func(s *setup)
-	// seconds adds the variant at whole seconds, v6 the one over IPv6. tcpOnly
-	// says that the row is about a connection, which UDP does not have.
-	seconds, v6, tcpOnly bool
+	// Variants that the row leaves out: over IPv6, at whole seconds, and over UDP
+	// because it is about a connection, which UDP does not have.
+	v4Only, fastOnly, tcpOnly bool
 }
 
 // setup says what world a row runs in.
@@ -74,13 +74,13 @@ func prove(t *testing.T, r row) {
 		change func(*setup)
 	}
 	variants := []variant{{"100ms", func(*setup) {}}}
-	if r.v6 {
+	if !r.v4Only {
 		variants = append(variants, variant{"100ms-v6", func(s *setup) { s.v6 = true }})
 	}
 	if !r.tcpOnly {
 		variants = append(variants, variant{"udp", func(s *setup) { s.udp = true }})
 	}
-	if r.seconds {
+	if !r.fastOnly {
 		variants = append(variants, variant{"seconds", func(s *setup) { s.interval, s.timeout = time.Second, 2*time.Second }})
 	}
 	for _, v := range variants {

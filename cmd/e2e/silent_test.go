@@ -14,8 +14,8 @@ import (
 // whatever they were doing.
 func TestSilentServer(t *testing.T) {
 	prove(t, row{
-		name: "silent-server", seconds: true, v6: true,
-		off: func(s *setup) { s.timeout = 9 * time.Minute }, // as good as no heartbeat
+		name: "silent-server",
+		off:  func(s *setup) { s.timeout = 9 * time.Minute }, // as good as no heartbeat
 		run: func(w *world) {
 			reader, idle := w.open(portPrimary), w.open(portPrimary)
 			inTransaction := w.open(portPrimary)

@@ -127,7 +127,7 @@ var mutants = []mutant{
 	{"own pause does not soften", docketRules, "if a == Terminate && (ownPause || ", "if a == Terminate && (", docketTests},
 	{"BYE(leave) judged", docketRules, "	if r == wire.ReasonLeave {\n		return Ignore\n	}\n", "", docketTests},
 	{"a shared address is not spared", docketJudge, "case d.shielded(r):", "case d.shielded(r) && d.policy.DryRun:", docketTests},
-	{"a wait ends early", docketJudge, "	r.deadline = now.Add(r.timeout)\n	d.schedule(now, r)", "	r.deadline = now.Add(r.timeout / 2)\n	d.schedule(now, r)", docketTests},
+	{"a wait ends early", docketJudge, "	r.deadline = now.Add(waitOf(r))\n	d.schedule(now, r)", "	r.deadline = now.Add(waitOf(r) / 2)\n	d.schedule(now, r)", docketTests},
 	{"kills while paused", docketJudge, "case !d.pausedUntil.IsZero() && now.Before(d.pausedUntil):", "case d.pausedUntil == mono.Never:", docketTests},
 	{"replication ends with a live host", docketRules, "return !hostAlive", "return true || hostAlive", docketTests},
 	{"warrant without backend_start", cover, "		case !c.covers(b.start):\n			out.newer++\n", "", coverTests},
