@@ -90,7 +90,7 @@ func (s *ArmedStore) Save(set ArmedSet) error {
 	if err != nil {
 		return fmt.Errorf("save armed sessions: %w", err)
 	}
-	if err := writeAtomically(filepath.Join(s.dir, armedFile), data); err != nil {
+	if err := replaceFile(filepath.Join(s.dir, armedFile), data); err != nil {
 		return fmt.Errorf("save armed sessions: %w", err)
 	}
 	return nil
@@ -178,45 +178,4 @@ func readBounded(path string, limit int64) ([]byte, error) {
 		err = fmt.Errorf("%w: expected at most %d bytes", errTooLarge, limit)
 	}
 	return data, err
-}
-
-// writeAtomically writes a new file beside path and renames it over path,
-// synced before and after. A crash in between leaves a stale *.new file, which
-// the next write replaces.
-func writeAtomically(path string, data []byte) error {
-	tmp := path + ".new"
-	if err := writeSynced(tmp, data); err != nil {
-		_ = os.Remove(tmp)
-		return err
-	}
-	if err := os.Rename(tmp, path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func writeSynced(path string, data []byte) error {
-	_ = os.Remove(path)
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	if _, err := f.Write(data); err != nil {
-		_ = f.Close()
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		_ = f.Close()
-		return err
-	}
-	return f.Close()
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }

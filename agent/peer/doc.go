@@ -10,6 +10,11 @@
 // what does not fit into its socket is dropped, newest first, and its silence is
 // judged like any other.
 //
+// Frames travel over TCP or UDP, with or without keys (agent/key); a [Session]
+// looks the same over all of them. On UDP a stranger gets a cookie and leaves no
+// trace before it has come back; the sockets of a [Listener] are shared by all its
+// sessions, and datagrams move in batches, sent at the end of the pass.
+//
 // One pass of the loop, in this order:
 //
 //  1. sleep in epoll_wait until an input, a timer or a posted function
