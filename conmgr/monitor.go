@@ -295,8 +295,8 @@ func (w *watch) Changed(s *peer.Session, c heartbeat.Change) {
 		w.addr()
 	}
 	if c.Reason == wire.ReasonReplaced {
-		w.complain(&w.replaced, slog.LevelError, "another conmgr of this host took the session over",
-			"expected a conmgr.id of its own for each conmgr: was this directory copied?")
+		w.complain(&w.replaced, slog.LevelWarn, "watchdog ended the session for a newer one",
+			"normal once after its keys changed; else another conmgr of this host has the same conmgr.id: was this directory copied?")
 	}
 	w.m.act(func(now mono.Instant, out *Actions) {
 		if life := s.KernelLife(); !life.IsZero() {

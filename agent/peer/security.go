@@ -56,8 +56,8 @@ func (s *Session) open(raw []byte, f *wire.Frame) bool {
 	}
 	ok := false
 	switch f.Type {
-	case wire.TypeHello: // a repetition: the listener has opened it
-		ok = s.active == nil
+	case wire.TypeHello: // a repetition: the WELCOME was lost
+		ok = s.active == nil && s.key.OpenHello(raw)
 	case wire.TypeCookie: // nobody can authenticate it; the nonce stands for it
 		ok = s.active != nil
 	case wire.TypeRefuse:

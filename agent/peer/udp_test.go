@@ -254,6 +254,54 @@ func TestForgedFramesAreDropped(t *testing.T) {
 	}
 }
 
+// A repeated HELLO is proven like the first one: else who reads the path could
+// move the sequence of a session that is shaking hands.
+func TestForgedRepetitionOfHello(t *testing.T) {
+	l := startLoop(t)
+	ring := mustRing(t, ringOld)
+	var dog recorder
+	ln, addr := serveKeyed(t, l, &dog, ring, "127.0.0.1")
+	conn, err := net.Dial("udp", addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	hello := wire.Frame{Header: wire.Header{Type: wire.TypeHello, Seq: 1}, Hello: wire.Hello{
+		Conmgr: wire.ID{1}, Nonce: wire.ID{2}, IntervalMS: 50, TimeoutMS: 500, Key: ring.First().ID(),
+	}}
+	from := netip.MustParseAddrPort(conn.LocalAddr().String())
+	hello.Hello.Cookie = on(l, func() [wire.CookieSize]byte { return ln.cookies.Make(from, hello.Hello.Nonce, l.now) })
+	sealed := wire.Append(nil, &hello)
+	ring.First().SealHello(sealed)
+	if _, err := conn.Write(sealed); err != nil {
+		t.Fatal(err)
+	}
+	figures := func() (invalid, received uint64) {
+		for s := range ln.sessions {
+			return s.forged, s.Machine().Stats().Received
+		}
+		return 0, 0
+	}
+	eventually(t, "the session", func() bool { return on(l, func() int { return len(ln.sessions) }) == 1 })
+	hello.Seq = 1 << 40
+	forged := wire.Append(nil, &hello)
+	forged[wire.OffsetAuth] = 1
+	for range 2 {
+		if _, err := conn.Write(forged); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the forged repetitions are dropped", func() bool {
+		return on(l, func() bool { dropped, received := figures(); return dropped == 2 && received == 0 })
+	})
+	if _, err := conn.Write(sealed); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the true repetition is answered", func() bool {
+		return on(l, func() bool { _, received := figures(); return received == 1 })
+	})
+}
+
 func TestKeysRotate(t *testing.T) {
 	transports(t, func(t *testing.T, udp bool) {
 		l := startLoop(t)
