@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/pgconmgr/pgconmgr/agent/agenttest"
 )
 
 // The kernel names the owner of exactly the socket asked for.
@@ -76,11 +78,11 @@ func TestSees(t *testing.T) {
 // Another user sees its own rows only.
 func TestShowApplicationsOfStranger(t *testing.T) {
 	if os.Getuid() != 0 {
-		t.Skip("needs root to become another user")
+		agenttest.Skip(t, "root, to become another user")
 	}
 	path, err := exec.LookPath("psql")
 	if err != nil {
-		t.Skip("psql is not installed")
+		agenttest.Skip(t, "psql")
 	}
 	f := mustServe(t, nil)
 	mustConnect(t, f.tcp())

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/pgconmgr/pgconmgr/agent/agenttest"
 )
 
 // psql runs statements of an unmodified psql and returns its output.
@@ -15,7 +17,7 @@ func psql(t *testing.T, host string, port uint16, database string, args ...strin
 	t.Helper()
 	path, err := exec.LookPath("psql")
 	if err != nil {
-		t.Skip("psql is not installed")
+		agenttest.Skip(t, "psql")
 	}
 	cmd := exec.Command(path, append([]string{"-X", "-A", "-h", host, "-p", strconv.Itoa(int(port)), "-U", "app", "-d", database}, args...)...)
 	cmd.Env = append(os.Environ(), "PGCONNECT_TIMEOUT=5")

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/pgconmgr/pgconmgr/agent/agenttest"
 )
 
 func mustOpenDirectory(t *testing.T) *Directory {
@@ -54,7 +56,7 @@ func TestOpenDirectoryRefuses(t *testing.T) {
 func TestOpenDirectoryOfAnotherUser(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
-		t.Skip("needs root to give a directory away")
+		agenttest.Skip(t, "root, to give a directory away")
 	}
 	dir := t.TempDir()
 	if err := os.Chown(dir, 12345, -1); err != nil {

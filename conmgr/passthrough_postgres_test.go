@@ -24,6 +24,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgconmgr/pgconmgr/agent/agenttest"
 	"github.com/pgconmgr/pgconmgr/agent/mono/clock"
 	"github.com/pgconmgr/pgconmgr/agent/wire"
 )
@@ -43,7 +44,7 @@ func mustCluster(t *testing.T) *cluster {
 	}
 	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
 	if len(found) == 0 {
-		t.Skip("PostgreSQL is not installed in /usr/lib/postgresql")
+		agenttest.Skip(t, "PostgreSQL in /usr/lib/postgresql")
 	}
 	c := &cluster{bin: filepath.Dir(found[len(found)-1])}
 	dir, err := os.MkdirTemp("", "conmgr-pg-")
@@ -75,7 +76,7 @@ func mustCredential(t *testing.T) *syscall.Credential {
 	t.Helper()
 	u, err := user.Lookup("postgres")
 	if err != nil {
-		t.Skip("there is no user postgres to run PostgreSQL as")
+		agenttest.Skip(t, "a user postgres to run PostgreSQL as")
 	}
 	uid, _ := strconv.ParseUint(u.Uid, 10, 32)
 	gid, _ := strconv.ParseUint(u.Gid, 10, 32)

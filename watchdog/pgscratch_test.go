@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/pgconmgr/pgconmgr/agent/agenttest"
 )
 
 // scratchCluster is a PostgreSQL instance of one test: trust for everybody, on
@@ -37,7 +38,7 @@ func scratchUser(t *testing.T) *syscall.Credential {
 	for i, flag := range []string{"-u", "-g"} {
 		out, err := exec.Command("id", flag, "postgres").Output()
 		if err != nil {
-			t.Skip("needs a user postgres when run as root")
+			agenttest.Skip(t, "a user postgres, needed when run as root")
 		}
 		n, err := strconv.ParseUint(strings.TrimSpace(string(out)), 10, 32)
 		if err != nil {
@@ -55,7 +56,7 @@ func scratchBin(t *testing.T) string {
 	}
 	path, err := exec.LookPath("initdb")
 	if err != nil {
-		t.Skip("needs PostgreSQL's initdb")
+		agenttest.Skip(t, "PostgreSQL's initdb")
 	}
 	return filepath.Dir(path)
 }
