@@ -209,12 +209,10 @@ func (g *gate) Changed(s *peer.Session, c heartbeat.Change) {
 	session := s.ID()
 	switch {
 	case c.From == wire.StateInit && c.To == wire.StateUp:
-		hello := s.Hello()
-		client := Client{Addr: s.Remote().Addr(), Conmgr: hello.Conmgr, Incarnation: hello.Incarnation}
-		timeout := time.Duration(hello.TimeoutMS) * time.Millisecond
-		interval := time.Duration(hello.IntervalMS) * time.Millisecond
+		id, incarnation := s.Conmgr()
+		client, timers := Client{Addr: s.Remote().Addr(), Conmgr: id, Incarnation: incarnation}, s.Machine().Config()
 		g.order(func(now mono.Instant, out *Orders) {
-			g.docket.Armed(now, session, client, timeout, interval, s.Protected, out)
+			g.docket.Armed(now, session, client, timers.Timeout, timers.Interval, s.Protected, out)
 		})
 	case c.Verdict():
 		g.order(func(now mono.Instant, out *Orders) { g.docket.Ended(now, session, c, out) })

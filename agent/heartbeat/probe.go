@@ -62,7 +62,8 @@ func (m *Machine) measure(now mono.Instant, b *wire.Beat) {
 	if b.Ack+sentRing < m.seq {
 		return // its send time is overwritten
 	}
-	rtt := now.Sub(m.sent[b.Ack%sentRing]) - time.Duration(b.AckDelayUS)*time.Microsecond
+	rtt := time.Duration(wrapped(now)-m.sent[b.Ack%sentRing]) * time.Microsecond
+	rtt -= time.Duration(b.AckDelayUS) * time.Microsecond
 	rtt = max(rtt, time.Microsecond)
 	if m.stats.RTT == 0 {
 		m.stats.RTT = rtt

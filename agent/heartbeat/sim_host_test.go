@@ -217,7 +217,7 @@ func (h *host) find(now mono.Instant, c *conn, f *wire.Frame) *end {
 		return nil
 	}
 	for _, e := range h.ends {
-		if e.client == c.client.client && (e.m.session == f.Session || f.Type == wire.TypeHello && e.m.nonce == f.Hello.Nonce) {
+		if e.client == c.client.client && (e.m.session == f.Session || f.Type == wire.TypeHello && e.m.shake != nil && e.m.shake.nonce == f.Hello.Nonce) {
 			return e
 		}
 	}
@@ -228,7 +228,8 @@ func (h *host) find(now mono.Instant, c *conn, f *wire.Frame) *end {
 	c.ends[1] = e
 	h.w.sessions++
 	h.ends = append(h.ends, e)
-	e.step(func(out *Output) { e.m = NewPassive(h.config(Passive), h.w.sessions, f, now, out) })
+	cfg := h.config(Passive)
+	e.step(func(out *Output) { e.m = NewPassive(&cfg, Opening{Session: h.w.sessions}, f, now, out) })
 	h.w.say("%s: accepted", e)
 	return nil
 }

@@ -64,8 +64,8 @@ func TestSim(t *testing.T) {
 			t.Errorf("no verdict for %v in all seeds: the simulation proves nothing about it", why)
 		}
 	}
-	if sum.pauses == 0 || sum.holds == 0 || sum.redialed == 0 {
-		t.Errorf("pauses, the fuse or redials never happened: %v", &sum)
+	if sum.pauses == 0 || sum.holds == 0 || sum.redialed == 0 || sum.reordered == 0 {
+		t.Errorf("pauses, the fuse, redials or reordering never happened: %v", &sum)
 	}
 }
 

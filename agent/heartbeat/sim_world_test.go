@@ -97,8 +97,8 @@ func pick[T any](w *world, of ...T) T { return of[w.rng.IntN(len(of))] }
 
 // tally counts what happened, to show that the simulation is worth its name.
 type tally struct {
-	frames, pauses, holds, armed, redialed int
-	verdicts                               [256]int // by reason
+	frames, pauses, holds, armed, redialed, reordered int
+	verdicts                                          [256]int // by reason
 }
 
 func (t *tally) add(o *tally) {
@@ -107,14 +107,15 @@ func (t *tally) add(o *tally) {
 	t.holds += o.holds
 	t.armed += o.armed
 	t.redialed += o.redialed
+	t.reordered += o.reordered
 	for i, n := range o.verdicts {
 		t.verdicts[i] += n
 	}
 }
 
 func (t *tally) String() string {
-	s := fmt.Sprintf("%d frames, %d own pauses, %d sessions armed, %d relations survived their transport, %d fuses held; verdicts:",
-		t.frames, t.pauses, t.armed, t.redialed, t.holds)
+	s := fmt.Sprintf("%d frames, %d own pauses, %d sessions armed, %d relations survived their transport, %d fuses held, %d frames out of order; verdicts:",
+		t.frames, t.pauses, t.armed, t.redialed, t.holds, t.reordered)
 	for why, n := range t.verdicts {
 		if n > 0 {
 			s += fmt.Sprintf(" %d %v,", n, wire.Reason(why))

@@ -3,11 +3,9 @@
 package peer
 
 import (
-	"crypto/rand"
 	"errors"
 	"net/netip"
 	"slices"
-	"time"
 
 	"github.com/pgconmgr/pgconmgr/agent/heartbeat"
 	"github.com/pgconmgr/pgconmgr/agent/key"
@@ -69,7 +67,7 @@ func (h *halfOpen) frame(_ transport, raw []byte, f *wire.Frame, err error) {
 			return
 		}
 		h.leave()
-		ln.open(t, f, k, adm)
+		ln.open(t, t.remote, f, k, adm)
 	}
 }
 
@@ -106,50 +104,45 @@ func (ln *Listener) judge(raw []byte, f *wire.Frame, remote netip.AddrPort) (k *
 }
 
 // open makes a session of an admitted HELLO.
-func (ln *Listener) open(t transport, hello *wire.Frame, k *key.Key, adm Admission) {
-	cfg := heartbeat.Config{
-		Role:           heartbeat.Passive,
-		Interval:       time.Duration(hello.Hello.IntervalMS) * time.Millisecond,
-		Timeout:        time.Duration(hello.Hello.TimeoutMS) * time.Millisecond,
-		ConnectTimeout: ln.cfg.HandshakeTimeout,
-		Self:           ln.cfg.Self, Incarnation: ln.cfg.Incarnation,
-		Instance: &ln.instance,
+func (ln *Listener) open(t transport, remote netip.AddrPort, f *wire.Frame, k *key.Key, adm Admission) {
+	hello := &f.Hello
+	s := &Session{
+		loop: ln.loop, handler: passive{ln}, transport: t, remote: remote, opened: ln.loop.now,
+		id: ln.cfg.NewSession(), conmgr: hello.Conmgr, incarnation: hello.Incarnation, Protected: adm.Protected,
 	}
-	_, cfg.Datagram = t.(*endpoint)
-	s := ln.loop.newSession(cfg.Timeout, passive{ln})
-	s.transport, s.opened, s.hello, s.Protected = t, ln.loop.now, hello.Hello, adm.Protected
-	s.local, s.remote = t.addrs()
-	s.id = ln.cfg.NewSession()
+	opening := heartbeat.Opening{Session: s.id}
 	if k != nil {
-		_, _ = rand.Read(cfg.Welcome[:]) // never fails (crypto/rand)
-		cfg.Key = k.ID()
+		opening.Key, opening.Nonce = k.ID(), freshNonce()
 		s.key = k
 		s.keys = key.NewSession(key.Watchdog, k, key.Handshake{
-			Conmgr: hello.Hello.Conmgr, Watchdog: ln.cfg.Self,
-			HelloNonce: hello.Hello.Nonce, WelcomeNonce: cfg.Welcome, Session: s.id,
+			Conmgr: hello.Conmgr, Watchdog: ln.cfg.Self,
+			HelloNonce: hello.Nonce, WelcomeNonce: opening.Nonce, Session: s.id,
 		})
 	}
-	ln.sessions[s], ln.byID[s.id] = struct{}{}, s
-	if stream, ok := t.(*stream); ok {
-		setTCP(stream.fd, cfg.Timeout)
-		stream.owner = s
-	} else {
-		ln.shaking[s.remote] = s
+	cfg := ln.configs.take(timersOf(hello, t))
+	ln.byID[s.id] = s
+	switch t := t.(type) {
+	case *stream:
+		setTCP(t.fd, cfg.Timeout)
+		t.owner = s
+	case *endpoint:
+		t.session = s
+		ln.shaking[remote] = s
 	}
-	s.step(func(out *heartbeat.Output) {
-		s.m = heartbeat.NewPassive(cfg, s.id, hello, ln.loop.now, out)
-	})
+	out := ln.loop.output()
+	s.begin(heartbeat.NewPassive(cfg, opening, f, ln.loop.now, out))
+	s.finish(out)
 	ln.boundShaking()
 }
 
 // boundShaking evicts the oldest session that is still shaking hands when there
 // are too many.
 func (ln *Listener) boundShaking() {
-	if len(ln.sessions)-ln.armed <= ln.cfg.HalfOpen {
+	if len(ln.byID)-ln.armed <= ln.cfg.HalfOpen {
 		return
 	}
 	var oldest *Session
-	for s := range ln.sessions {
+	for _, s := range ln.byID {
 		if s.m.State() == wire.StateInit && (oldest == nil || s.opened.Before(oldest.opened)) {
 			oldest = s
 		}
@@ -162,7 +155,7 @@ func (ln *Listener) boundShaking() {
 func (ln *Listener) counts(addr netip.Addr, conmgr wire.ID) Counts {
 	c := Counts{Total: ln.armed}
 	for _, s := range ln.byAddr[addr] {
-		if s.hello.Conmgr == conmgr {
+		if s.conmgr == conmgr {
 			c.Total--
 		} else {
 			c.OfAddress++
@@ -229,14 +222,17 @@ func (p passive) Broken(s *Session, err error) { p.ln.acceptor.Broken(s, err) }
 
 func (ln *Listener) replaceOlder(by *Session) {
 	for _, s := range slices.Clone(ln.byAddr[by.remote.Addr()]) {
-		if s != by && s.hello.Conmgr == by.hello.Conmgr {
+		if s != by && s.conmgr == by.conmgr {
 			s.replace()
 		}
 	}
 }
 
 func (ln *Listener) forget(s *Session) {
-	delete(ln.sessions, s)
+	if ln.byID[s.id] != s {
+		return
+	}
 	delete(ln.byID, s.id)
+	ln.configs.release(s.m.Config())
 	ln.loop.drop(s)
 }

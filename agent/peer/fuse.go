@@ -19,7 +19,7 @@ func (l *Loop) weighFuses(now mono.Instant) {
 }
 
 func (ln *Listener) verdictDue(now mono.Instant) bool {
-	for s := range ln.sessions {
+	for _, s := range ln.byID {
 		if !s.m.Deadline().After(now) {
 			return true
 		}
@@ -30,7 +30,7 @@ func (ln *Listener) verdictDue(now mono.Instant) bool {
 func (ln *Listener) weighFuse(now mono.Instant) {
 	armed := 0
 	var dying []*Session
-	for s := range ln.sessions {
+	for _, s := range ln.byID {
 		if heartbeat.Armed(s.m.State()) {
 			armed++
 		}

@@ -71,8 +71,8 @@ type Listener struct {
 	ring     *key.Ring // nil: no key is required
 	cookies  *key.Cookies
 	stats    ListenStats
-	sessions map[*Session]struct{}
-	byID     map[uint64]*Session
+	byID     map[uint64]*Session // all of them
+	configs  configs
 	shaking  map[netip.AddrPort]*Session // on UDP
 	byAddr   map[netip.Addr][]*Session   // the armed ones
 	armed    int                         // how many those are
@@ -87,9 +87,12 @@ func (l *Loop) Listen(cfg ListenConfig, a Acceptor) *Listener {
 	_, _ = rand.Read(secret[:]) // never fails (crypto/rand)
 	ln := &Listener{
 		loop: l, cfg: cfg, acceptor: a, cookies: key.NewCookies(secret), spare: openSpare(),
-		sessions: map[*Session]struct{}{}, byID: map[uint64]*Session{},
-		byAddr: map[netip.Addr][]*Session{}, shaking: map[netip.AddrPort]*Session{},
+		byID: map[uint64]*Session{}, byAddr: map[netip.Addr][]*Session{}, shaking: map[netip.AddrPort]*Session{},
 	}
+	ln.configs = newConfigs(heartbeat.Config{
+		Role: heartbeat.Passive, ConnectTimeout: cfg.HandshakeTimeout,
+		Self: cfg.Self, Incarnation: cfg.Incarnation, Instance: &ln.instance,
+	})
 	l.listeners = append(l.listeners, ln)
 	return ln
 }
@@ -99,7 +102,7 @@ func (l *Loop) Listen(cfg ListenConfig, a Acceptor) *Listener {
 // Call SetAddrs after it: UDP is served with keys only.
 func (ln *Listener) SetRing(ring *key.Ring) {
 	ln.ring = ring
-	for s := range ln.sessions {
+	for _, s := range ln.byID {
 		if k := ring.Renew(s.key); k != nil && k.Allows(s.remote.Addr()) {
 			s.key = k
 			continue
@@ -119,7 +122,7 @@ func (ln *Listener) SetInstance(i wire.Instance) {
 	if old == i {
 		return
 	}
-	for s := range ln.sessions {
+	for _, s := range ln.byID {
 		s.step(func(out *heartbeat.Output) { s.m.Push(ln.loop.now, out) })
 	}
 }
@@ -127,7 +130,7 @@ func (ln *Listener) SetInstance(i wire.Instance) {
 // Sessions returns all sessions, armed or shaking hands, in no order.
 func (ln *Listener) Sessions() iter.Seq[*Session] {
 	return func(yield func(*Session) bool) {
-		for s := range ln.sessions {
+		for _, s := range ln.byID {
 			if !yield(s) {
 				return
 			}
@@ -140,7 +143,7 @@ func (ln *Listener) StopAll(kind wire.ByeKind) {
 	for len(ln.half) > 0 {
 		ln.half[0].evict()
 	}
-	for s := range ln.sessions {
+	for _, s := range ln.byID {
 		s.Stop(kind)
 	}
 	_ = ln.SetAddrs(nil) // after the goodbyes, which UDP sends through these sockets

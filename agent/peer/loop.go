@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/pgconmgr/pgconmgr/agent/heartbeat"
 	"github.com/pgconmgr/pgconmgr/agent/mono"
 	"github.com/pgconmgr/pgconmgr/agent/mono/clock"
+	"github.com/pgconmgr/pgconmgr/agent/wire"
 )
 
 // eventBatch is how many ready sockets one epoll_wait returns at most.
@@ -46,6 +48,7 @@ type Loop struct {
 	fds    []registered // by descriptor
 	events []unix.EpollEvent
 	timers timerHeap
+	frame  wire.Frame // the one that is being received
 	rbuf   []byte
 	wbuf   []byte
 	outs   []*heartbeat.Output // free ones
@@ -53,7 +56,7 @@ type Loop struct {
 	received, outgoing *packets // UDP; nil until used
 	outgoingFD         int      // socket that outgoing is for
 
-	sessions  map[*Session]struct{}
+	sessions  []*Session
 	least     time.Duration // shortest timeout of all sessions, or less
 	stale     bool          // a session has left: least may be too short
 	listeners []*Listener
@@ -74,7 +77,7 @@ func NewLoop(log *slog.Logger) (*Loop, error) {
 		now: clock.Now(), due: mono.Never, outgoingFD: -1,
 		events: make([]unix.EpollEvent, eventBatch),
 		rbuf:   make([]byte, 64<<10), wbuf: make([]byte, 0, 4<<10),
-		sessions: map[*Session]struct{}{}, least: forever,
+		least: forever,
 	}
 	if err := l.open(); err != nil {
 		l.close()
@@ -206,7 +209,7 @@ func (l *Loop) expire(now mono.Instant) {
 			return
 		}
 		l.timers.remove(t)
-		t.fire()
+		t.fire.expired()
 	}
 }
 
@@ -242,7 +245,7 @@ func (l *Loop) noteLateness(now mono.Instant) {
 		return
 	}
 	l.log.Warn("this process stood still: nobody is judged for that silence", "late", late.Round(time.Millisecond), "sessions", len(l.sessions))
-	for s := range l.sessions {
+	for _, s := range slices.Clone(l.sessions) {
 		s.step(func(out *heartbeat.Output) { s.m.Paused(now, late, out) })
 	}
 }
@@ -257,8 +260,8 @@ const stallLeast = 5 * time.Millisecond
 func (l *Loop) watchStall() {
 	if l.stale {
 		l.least, l.stale = forever, false
-		for s := range l.sessions {
-			l.least = min(l.least, s.timeout)
+		for _, s := range l.sessions {
+			l.least = min(l.least, s.timeout())
 		}
 	}
 	if len(l.sessions) > 0 {
@@ -268,15 +271,25 @@ func (l *Loop) watchStall() {
 
 // join and drop keep the set of sessions.
 func (l *Loop) join(s *Session) {
-	l.sessions[s] = struct{}{}
-	l.least = min(l.least, s.timeout)
-	l.watchStall()
+	s.slot = int32(len(l.sessions))
+	l.sessions = append(l.sessions, s)
+	if len(l.sessions) == 1 || s.timeout() < l.least {
+		l.least = min(l.least, s.timeout())
+		l.watchStall()
+	}
 }
 
 // drop forgets a session that has ended for good.
 func (l *Loop) drop(s *Session) {
 	s.timer.Stop()
-	delete(l.sessions, s)
+	if s.slot < 0 {
+		return
+	}
+	last := l.sessions[len(l.sessions)-1]
+	l.sessions[s.slot], last.slot = last, s.slot
+	l.sessions[len(l.sessions)-1] = nil
+	l.sessions = l.sessions[:len(l.sessions)-1]
+	s.slot = -1
 	l.stale = true
 }
 

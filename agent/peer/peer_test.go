@@ -221,7 +221,7 @@ func TestAgentRestartIsNoVerdict(t *testing.T) {
 
 	// Sockets closed without a word, as the kernel does for a killed process.
 	err := on(dogLoop, func() error {
-		for s := range ln.sessions {
+		for _, s := range ln.byID {
 			s.transport.close(true)
 			s.transport = nil
 		}
@@ -400,8 +400,8 @@ func TestReaderThatNeverReads(t *testing.T) {
 		t.Fatal(err)
 	}
 	stuck := func() *Session {
-		for s := range ln.sessions {
-			if s.hello.Conmgr == (wire.ID{5}) {
+		for _, s := range ln.byID {
+			if s.conmgr == (wire.ID{5}) {
 				return s
 			}
 		}

@@ -34,44 +34,54 @@ type Handler interface {
 }
 
 // Session is one heartbeat session: a machine and its transport. It is used on
-// the loop goroutine only.
+// the loop goroutine only. A watchdog has thousands, so it is one block of memory
+// with nothing in it that only the handshake needs.
 type Session struct {
 	loop      *Loop
-	m         *heartbeat.Machine
 	handler   Handler
-	transport transport // nil while there is none
-	timer     *Timer
-	timeout   time.Duration
+	transport transport   // nil while there is none
+	active    *DialConfig // Active only
+	m         heartbeat.Machine
+	timer     Timer
 	security
 
 	remote netip.AddrPort
-	local  netip.AddrPort
 	kernel mono.Instant // last sign of the host's kernel besides the open transport's
+	slot   int32        // in Loop.sessions
 
-	active *DialConfig // Active only
+	// The following are for the Passive end only.
 
-	opened    mono.Instant // Passive only
-	hello     wire.Hello   // Passive only: what opened it
-	id        uint64       // Passive only
-	Protected bool         // Passive only: never judged by the owner
+	Protected   bool // never judged by the owner
+	opened      mono.Instant
+	id          uint64
+	conmgr      wire.ID
+	incarnation uint64
 }
 
-func (l *Loop) newSession(timeout time.Duration, h Handler) *Session {
-	s := &Session{loop: l, handler: h, timeout: timeout}
-	s.timer = l.NewTimer(s.expired)
-	l.join(s)
-	return s
+// begin takes the machine and lets the loop look after the session.
+func (s *Session) begin(m *heartbeat.Machine) {
+	s.m = *m
+	s.timer = Timer{loop: s.loop, index: -1, fire: s}
+	s.loop.join(s)
 }
 
+// expired implements expirer.
 func (s *Session) expired() {
 	s.step(func(out *heartbeat.Output) { s.m.Tick(s.loop.now, out) })
 }
 
+func (s *Session) timeout() time.Duration { return s.m.Config().Timeout }
+
 // step calls the machine and carries out what it asks for.
 func (s *Session) step(call func(*heartbeat.Output)) {
 	out := s.loop.output()
-	defer s.loop.release(out)
 	call(out)
+	s.finish(out)
+}
+
+// finish carries out what a call has asked for.
+func (s *Session) finish(out *heartbeat.Output) {
+	defer s.loop.release(out)
 	s.carryOut(out)
 	s.timer.Set(s.m.Next())
 }
@@ -132,7 +142,7 @@ func (s *Session) connect() (transport, error) {
 	}
 	s.m.SetKey(s.choose(s.active.Key))
 	if !s.active.Heartbeat.Datagram {
-		t, err := s.loop.connect(s.remote, s.timeout, s)
+		t, err := s.loop.connect(s.remote, s.timeout(), s)
 		if err != nil {
 			return nil, err
 		}
@@ -152,7 +162,6 @@ func (s *Session) connected(t transport) {
 	if t != s.transport {
 		return
 	}
-	s.local, _ = t.addrs()
 	if _, tcp := t.(*stream); tcp {
 		s.kernel = s.loop.now
 	}
@@ -250,17 +259,14 @@ func (s *Session) replace() {
 }
 
 // Machine returns the session's machine, to read from.
-func (s *Session) Machine() *heartbeat.Machine { return s.m }
+func (s *Session) Machine() *heartbeat.Machine { return &s.m }
 
 // Remote returns the peer's address; it is not valid before the first attempt.
 func (s *Session) Remote() netip.AddrPort { return s.remote }
 
-// Local returns the own address of the present or last transport.
-func (s *Session) Local() netip.AddrPort { return s.local }
-
-// Hello returns what opened the session: the conmgr's id, incarnation and
-// timers. Passive only.
-func (s *Session) Hello() wire.Hello { return s.hello }
+// Conmgr returns who opened the session: the conmgr's id, and the incarnation of
+// its process. Passive only.
+func (s *Session) Conmgr() (id wire.ID, incarnation uint64) { return s.conmgr, s.incarnation }
 
 // ID returns the session's id, also after its end. Passive only.
 func (s *Session) ID() uint64 { return s.id }
@@ -279,10 +285,9 @@ type DialConfig struct {
 // until SetAddr.
 func (l *Loop) Dial(cfg DialConfig, addr netip.AddrPort, h Handler) *Session {
 	cfg.Heartbeat.Role = heartbeat.Active
-	s := l.newSession(cfg.Heartbeat.Timeout, h)
-	cfg.Heartbeat.Nonce = s.freshNonce
-	s.active = &cfg
-	s.m, s.remote = heartbeat.NewActive(cfg.Heartbeat, l.now), addr
+	cfg.Heartbeat.Nonce = freshNonce
+	s := &Session{loop: l, handler: h, active: &cfg, remote: addr}
+	s.begin(heartbeat.NewActive(cfg.Heartbeat, l.now))
 	s.timer.Set(s.m.Next())
 	return s
 }

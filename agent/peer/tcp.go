@@ -28,7 +28,6 @@ type stream struct {
 	fd         int // -1 once closed
 	connecting bool
 	remote     netip.AddrPort
-	local      netip.AddrPort
 	partial    []byte       // start of a frame whose rest has not come
 	pending    []byte       // rest of what did not fit into the socket
 	finish     bool         // close once pending is out
@@ -61,7 +60,7 @@ func (l *Loop) connect(to netip.AddrPort, timeout time.Duration, o owner) (*stre
 
 // adopt takes over an accepted connection.
 func (l *Loop) adopt(fd int, remote netip.AddrPort, o owner) (*stream, error) {
-	s := &stream{loop: l, owner: o, fd: fd, remote: remote, local: localAddr(fd)}
+	s := &stream{loop: l, owner: o, fd: fd, remote: remote}
 	if err := l.add(fd, s, unix.EPOLLIN|unix.EPOLLRDHUP); err != nil {
 		_ = unix.Close(fd)
 		return nil, err
@@ -105,7 +104,6 @@ func (s *stream) finishConnect() {
 		return
 	}
 	s.connecting = false
-	s.local = localAddr(s.fd)
 	s.loop.modify(s.fd, unix.EPOLLIN|unix.EPOLLRDHUP)
 	s.owner.connected(s)
 }
@@ -148,9 +146,8 @@ func (s *stream) deliver(b []byte) {
 			return
 		}
 		b = rest
-		var f wire.Frame
-		err = wire.Parse(raw, &f)
-		s.owner.frame(s, raw, &f, err)
+		err = wire.Parse(raw, &s.loop.frame)
+		s.owner.frame(s, raw, &s.loop.frame, err)
 	}
 }
 
@@ -255,8 +252,6 @@ func (s *stream) kernelLife() mono.Instant {
 	ago := time.Duration(min(info.Last_ack_recv, info.Last_data_recv)) * time.Millisecond
 	return clock.Now().Add(-ago)
 }
-
-func (s *stream) addrs() (local, remote netip.AddrPort) { return s.local, s.remote }
 
 func sockaddr(a netip.AddrPort) unix.Sockaddr {
 	if a.Addr().Is4() {

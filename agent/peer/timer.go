@@ -14,12 +14,19 @@ type Timer struct {
 	loop  *Loop
 	at    mono.Instant
 	index int // in the heap, -1 when not set
-	fire  func()
+	fire  expirer
 }
+
+// expirer is what a timer calls.
+type expirer interface{ expired() }
+
+type callback func()
+
+func (f callback) expired() { f() }
 
 // NewTimer returns a timer that is not set.
 func (l *Loop) NewTimer(fire func()) *Timer {
-	return &Timer{loop: l, index: -1, fire: fire}
+	return &Timer{loop: l, index: -1, fire: callback(fire)}
 }
 
 // Set sets the timer to fire at the given instant, once. Never stops it.

@@ -21,11 +21,11 @@ const receiveBuffer = 4 << 20
 // datagram is conmgr's end of the UDP transport: a connected socket per session,
 // so that only the watchdog's address is heard and ICMP errors are told.
 type datagram struct {
-	loop          *Loop
-	owner         owner
-	fd            int
-	local, remote netip.AddrPort
-	life          mono.Instant
+	loop   *Loop
+	owner  owner
+	fd     int
+	remote netip.AddrPort
+	life   mono.Instant
 }
 
 // openDatagram makes a connected UDP socket; the caller tells the owner that it
@@ -43,7 +43,7 @@ func (l *Loop) openDatagram(to netip.AddrPort, o owner) (*datagram, error) {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("connect to %s: %w", to, err)
 	}
-	d := &datagram{loop: l, owner: o, fd: fd, local: localAddr(fd), remote: to}
+	d := &datagram{loop: l, owner: o, fd: fd, remote: to}
 	if err := l.add(fd, d, unix.EPOLLIN); err != nil {
 		_ = unix.Close(fd)
 		return nil, err
@@ -66,9 +66,8 @@ func (d *datagram) ready(uint32) {
 		}
 		d.loop.now = clock.Now()
 		d.life = d.loop.now
-		var f wire.Frame
-		err = wire.Parse(buf[:n], &f)
-		d.owner.frame(d, buf[:n], &f, err)
+		err = wire.Parse(buf[:n], &d.loop.frame)
+		d.owner.frame(d, buf[:n], &d.loop.frame, err)
 	}
 }
 
@@ -96,8 +95,6 @@ func (d *datagram) close(bool) {
 
 func (d *datagram) kernelLife() mono.Instant { return d.life }
 
-func (d *datagram) addrs() (local, remote netip.AddrPort) { return d.local, d.remote }
-
 // helloLeast is the size of a HELLO of version 1 in bytes: what is shorter gets no
 // answer, so that no answer is longer than its question.
 const helloLeast = wire.HeaderSize + 104
@@ -112,10 +109,10 @@ type packetSocket struct {
 // endpoint is the watchdog's end of the UDP transport of one session. It answers
 // from the address that it was asked at.
 type endpoint struct {
-	sock   *packetSocket
-	remote netip.AddrPort
-	local  netip.Addr
-	heard  mono.Instant
+	sock    *packetSocket
+	session *Session
+	local   netip.Addr
+	heard   mono.Instant
 }
 
 func (ln *Listener) listenUDP(addr netip.AddrPort) (*packetSocket, error) {
@@ -176,16 +173,16 @@ func (s *packetSocket) ready(uint32) {
 // packet takes one datagram. What belongs to no session costs nothing but its
 // parsing, and a HELLO the cookie's check.
 func (s *packetSocket) packet(b []byte, from netip.AddrPort, to netip.Addr) {
-	var f wire.Frame
-	err := wire.Parse(b, &f)
+	f := &s.ln.loop.frame
+	err := wire.Parse(b, f)
 	switch {
 	case err == wire.ErrVersion && f.Type == wire.TypeHello && len(b) >= helloLeast:
 		s.ln.acceptor.TurnedAway(from, err)
-		s.refuse(&f, from, to, nil, wire.CodeVersion, wire.Version)
+		s.refuse(f, from, to, nil, wire.CodeVersion, wire.Version)
 	case err != nil:
 		s.ln.stats.Malformed++
 	case f.Type == wire.TypeHello:
-		s.hello(b, &f, from, to)
+		s.hello(b, f, from, to)
 	default:
 		session := s.ln.byID[f.Session]
 		if session == nil || session.remote != from {
@@ -194,7 +191,7 @@ func (s *packetSocket) packet(b []byte, from netip.AddrPort, to netip.Addr) {
 		}
 		if e, ok := session.transport.(*endpoint); ok {
 			e.heard = s.ln.loop.now
-			session.frame(e, b, &f, nil)
+			session.frame(e, b, f, nil)
 		}
 	}
 }
@@ -211,7 +208,7 @@ func (s *packetSocket) hello(b []byte, f *wire.Frame, from netip.AddrPort, to ne
 		return
 	}
 	if old := ln.shaking[from]; old != nil {
-		if old.hello.Nonce == f.Hello.Nonce {
+		if old.m.Nonce() == f.Hello.Nonce {
 			old.frame(old.transport, b, f, nil) // the WELCOME was lost
 			return
 		}
@@ -222,7 +219,7 @@ func (s *packetSocket) hello(b []byte, f *wire.Frame, from netip.AddrPort, to ne
 		s.refuse(f, from, to, k, code, limit)
 		return
 	}
-	ln.open(&endpoint{sock: s, remote: from, local: to, heard: ln.loop.now}, f, k, adm)
+	ln.open(&endpoint{sock: s, local: to, heard: ln.loop.now}, from, f, k, adm)
 }
 
 func (s *packetSocket) refuse(f *wire.Frame, from netip.AddrPort, to netip.Addr, k *key.Key, code wire.Code, limit uint32) {
@@ -265,7 +262,7 @@ func (e *endpoint) send(frames []byte, _ bool) {
 	for len(frames) > 0 {
 		var frame []byte
 		frame, frames = nextFrame(frames)
-		e.sock.ln.loop.queue(e.sock.fd, frame, e.remote, e.local)
+		e.sock.ln.loop.queue(e.sock.fd, frame, e.session.remote, e.local)
 	}
 }
 
@@ -273,7 +270,3 @@ func (e *endpoint) send(frames []byte, _ bool) {
 func (e *endpoint) close(bool) {}
 
 func (e *endpoint) kernelLife() mono.Instant { return e.heard }
-
-func (e *endpoint) addrs() (local, remote netip.AddrPort) {
-	return netip.AddrPortFrom(e.local, e.sock.addr.Port()), e.remote
-}

@@ -82,7 +82,7 @@ func TestKeyedSession(t *testing.T) {
 		})
 		l.Do(func() { s.Stop(wire.ByeStop) })
 		eventually(t, "the BYE", func() bool { _, ok := dog.saw(wire.StateDown, wire.ReasonStop); return ok })
-		if n := on(l, func() int { return len(ln.sessions) + len(ln.byID) + len(ln.shaking) + len(ln.byAddr) }); n != 0 {
+		if n := on(l, func() int { return len(ln.byID) + len(ln.byID) + len(ln.shaking) + len(ln.byAddr) }); n != 0 {
 			t.Errorf("the listener still keeps %d entries of the session that ended", n)
 		}
 	})
@@ -217,7 +217,7 @@ func TestStrangersOnUDP(t *testing.T) {
 	eventually(t, "the junk is counted", func() bool {
 		return on(l, func() bool { return ln.stats.Malformed >= 5 && ln.stats.Cookies == 3 })
 	})
-	if n := on(l, func() int { return len(ln.sessions) + len(ln.shaking) }); n != 0 {
+	if n := on(l, func() int { return len(ln.byID) + len(ln.shaking) }); n != 0 {
 		t.Errorf("%d sessions kept for strangers, want none", n)
 	}
 }
@@ -231,7 +231,7 @@ func TestForgedFramesAreDropped(t *testing.T) {
 	s := dialKeyed(l, addr, 1, ring, true, &man)
 	armedBoth(t, &dog, &man)
 	forged := on(l, func() uint64 {
-		for d := range ln.sessions {
+		for _, d := range ln.byID {
 			bye := wire.Append(nil, &wire.Frame{
 				Header: wire.Header{Type: wire.TypeBye, Session: d.id, Seq: 1 << 40}, Bye: wire.Bye{Kind: wire.ByeStop},
 			})
@@ -277,12 +277,12 @@ func TestForgedRepetitionOfHello(t *testing.T) {
 		t.Fatal(err)
 	}
 	figures := func() (invalid, received uint64) {
-		for s := range ln.sessions {
+		for _, s := range ln.byID {
 			return s.forged, s.Machine().Stats().Received
 		}
 		return 0, 0
 	}
-	eventually(t, "the session", func() bool { return on(l, func() int { return len(ln.sessions) }) == 1 })
+	eventually(t, "the session", func() bool { return on(l, func() int { return len(ln.byID) }) == 1 })
 	hello.Seq = 1 << 40
 	forged := wire.Append(nil, &hello)
 	forged[wire.OffsetAuth] = 1
