@@ -38,7 +38,8 @@ type gate struct {
 	docket   *Docket
 	timer    *peer.Timer // the docket's Next
 	relisten *peer.Timer
-	orders   []*Orders // free ones
+	persist  *peer.Timer // the armed sessions are to be kept
+	orders   []*Orders   // free ones
 	seekers  map[*peer.Session]struct{}
 	earlier  ArmedSet // of the last run, until it is restored or discarded
 	stopping bool
@@ -55,6 +56,7 @@ func newGate(s *server, id wire.ID) *gate {
 		seekers: map[*peer.Session]struct{}{}, earlier: s.keeper.load()}
 	g.timer = s.loop.NewTimer(g.tick)
 	g.relisten = s.loop.NewTimer(func() { g.listen(g.want) })
+	g.persist = s.loop.NewTimer(g.keep)
 	g.refusals.log = s.log
 	g.listener = s.loop.Listen(peer.ListenConfig{
 		Self: id, Incarnation: uint64(time.Now().UnixNano()), NewSession: newSessionIDs(),
@@ -160,7 +162,9 @@ func (g *gate) instance(i wire.Instance) {
 		g.restore(i.StartUS)
 	}
 	g.checkReady()
-	g.server.keeper.postmaster(i.StartUS)
+	if g.server.keeper.postmaster(i.StartUS) {
+		g.keep()
+	}
 }
 
 func (g *gate) checkReady() {
@@ -300,8 +304,8 @@ func (g *gate) order(call func(now mono.Instant, out *Orders)) {
 	for _, e := range out.Events {
 		g.report(e)
 	}
-	if out.Persist {
-		g.server.keeper.save(slices.Concat(g.docket.Records(), g.earlier.Records))
+	if out.Persist && !g.persist.Pending() {
+		g.persist.Set(g.server.loop.Now().Add(time.Duration(g.docket.Len()) * keepPerClient))
 	}
 	out.Reset()
 	g.orders = append(g.orders, out)
@@ -326,8 +330,21 @@ func (g *gate) report(e DocketEvent) {
 	g.server.keeper.event(e)
 }
 
+// keepPerClient paces the saving of the armed sessions: it costs about a tenth of
+// this for each of them, so that it never takes more than a tenth of the loop.
+const keepPerClient = 10 * time.Microsecond
+
+// keep hands the armed sessions to the keeper.
+func (g *gate) keep() {
+	g.persist.Stop()
+	g.server.keeper.save(slices.Concat(g.docket.Records(), g.earlier.Records))
+}
+
 // stop says BYE to every session.
 func (g *gate) stop() {
+	if g.persist.Pending() {
+		g.keep()
+	}
 	g.stopping = true
 	g.listener.StopAll(wire.ByeRestart)
 }

@@ -43,6 +43,9 @@ func (t *Timer) Set(at mono.Instant) {
 	}
 }
 
+// Pending reports whether the timer is set.
+func (t *Timer) Pending() bool { return t.index >= 0 }
+
 // Stop takes the timer back.
 func (t *Timer) Stop() {
 	if t.index >= 0 {
