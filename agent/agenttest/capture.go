@@ -28,6 +28,7 @@ type Capture struct {
 	file *os.File
 	raw  syscall.RawConn
 	done chan struct{}
+	each func(Seen) // nil: nobody asks
 
 	mu       sync.Mutex // guards the following
 	received map[netip.Addr]traffic
@@ -41,9 +42,20 @@ type traffic struct {
 	frames int
 }
 
+// Seen is one packet with payload.
+type Seen struct {
+	At       mono.Instant // the kernel's time
+	Src, Dst netip.AddrPort
+	Outgoing bool
+}
+
 // Capture starts to watch TCP and UDP packets from or to the port. Close ends
 // it; so does the end of the program, not that of the lab.
-func (h *Host) Capture(port uint16) (*Capture, error) {
+func (h *Host) Capture(port uint16) (*Capture, error) { return h.CaptureEach(port, nil) }
+
+// CaptureEach is Capture that also hands over each packet, in the order of the
+// kernel, on goroutines of the capture's. each must not call the capture.
+func (h *Host) CaptureEach(port uint16, each func(Seen)) (*Capture, error) {
 	var fd int
 	err := h.Do(func() (err error) {
 		fd, err = packetSocket(port)
@@ -53,7 +65,7 @@ func (h *Host) Capture(port uint16) (*Capture, error) {
 		return nil, fmt.Errorf("capture on %s: %w", h.Name, err)
 	}
 	c := &Capture{
-		file: os.NewFile(uintptr(fd), "capture"), done: make(chan struct{}),
+		file: os.NewFile(uintptr(fd), "capture"), done: make(chan struct{}), each: each,
 		received: make(map[netip.Addr]traffic), sent: make(map[netip.Addr]traffic),
 	}
 	if c.raw, err = c.file.SyscallConn(); err != nil {
@@ -153,6 +165,9 @@ func (c *Capture) addLocked(packet []byte, at mono.Instant, outgoing bool) {
 	p, ok := parsePacket(packet)
 	if !ok || p.payload == 0 {
 		return
+	}
+	if c.each != nil {
+		c.each(Seen{at, netip.AddrPortFrom(p.src, p.srcPort), netip.AddrPortFrom(p.dst, p.dstPort), outgoing})
 	}
 	seen, peer := c.received, p.src
 	if outgoing {

@@ -44,8 +44,9 @@ func portFilter(port uint16) ([]bpf.RawInstruction, error) {
 
 // packet is what the headers say.
 type packet struct {
-	src, dst netip.Addr
-	payload  int // bytes behind the transport header
+	src, dst         netip.Addr
+	srcPort, dstPort uint16
+	payload          int // bytes behind the transport header
 }
 
 // parsePacket reads the headers of a packet that the filter has accepted; it
@@ -63,6 +64,10 @@ func parsePacket(b []byte) (p packet, ok bool) {
 	default:
 		return p, false
 	}
+	if len(b) < header+4 {
+		return p, false
+	}
+	p.srcPort, p.dstPort = binary.BigEndian.Uint16(b[header:]), binary.BigEndian.Uint16(b[header+2:])
 	transport := 8 // UDP
 	if protocol == unix.IPPROTO_TCP {
 		if len(b) < header+13 {

@@ -142,7 +142,7 @@ func (s *Session) connect() (transport, error) {
 	}
 	s.m.SetKey(s.choose(s.active.Key))
 	if !s.active.Heartbeat.Datagram {
-		t, err := s.loop.connect(s.remote, s.timeout(), s)
+		t, err := s.loop.connect(s.active.Local, s.remote, s.timeout(), s)
 		if err != nil {
 			return nil, err
 		}
@@ -151,7 +151,7 @@ func (s *Session) connect() (transport, error) {
 	if s.key == nil {
 		return nil, errors.New("UDP needs a key: expected one in heartbeat_key_file")
 	}
-	d, err := s.loop.openDatagram(s.remote, s)
+	d, err := s.loop.openDatagram(s.active.Local, s.remote, s)
 	if err != nil {
 		return nil, err
 	}
@@ -279,6 +279,9 @@ type DialConfig struct {
 	// Key returns the key to use for the next attempt, nil for none. It is called
 	// on the loop goroutine; nil means that there never is one.
 	Key func() *key.Key
+	// Local is the own address to connect from; the zero value leaves it to the
+	// routing table.
+	Local netip.Addr
 }
 
 // Dial starts an Active session to the watchdog at addr, which may be invalid

@@ -39,6 +39,7 @@ func (t *Timer) Set(at mono.Instant) {
 		heap.Push(&t.loop.timers, t)
 	case t.at != at:
 		t.at = at
+		t.loop.timers[t.index].at = at
 		heap.Fix(&t.loop.timers, t.index)
 	}
 }
@@ -53,14 +54,20 @@ func (t *Timer) Stop() {
 	}
 }
 
-// timerHeap is the one timer structure of the loop, earliest first.
-type timerHeap []*Timer
+// timerHeap is the one timer structure of the loop, earliest first. The instants
+// stand in it, so that ordering it does not touch the timers.
+type timerHeap []timerEntry
+
+type timerEntry struct {
+	at mono.Instant
+	t  *Timer
+}
 
 func (h timerHeap) first() *Timer {
 	if len(h) == 0 {
 		return nil
 	}
-	return h[0]
+	return h[0].t
 }
 
 func (h *timerHeap) remove(t *Timer) { heap.Remove(h, t.index) }
@@ -70,21 +77,21 @@ func (h timerHeap) Len() int           { return len(h) }
 func (h timerHeap) Less(i, j int) bool { return h[i].at < h[j].at }
 func (h timerHeap) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
-	h[i].index, h[j].index = i, j
+	h[i].t.index, h[j].t.index = i, j
 }
 
 // Push implements heap.Interface.
 func (h *timerHeap) Push(x any) {
 	t := x.(*Timer)
 	t.index = len(*h)
-	*h = append(*h, t)
+	*h = append(*h, timerEntry{t.at, t})
 }
 
 // Pop implements heap.Interface.
 func (h *timerHeap) Pop() any {
 	old := *h
-	t := old[len(old)-1]
-	old[len(old)-1] = nil
+	t := old[len(old)-1].t
+	old[len(old)-1] = timerEntry{}
 	*h = old[:len(old)-1]
 	t.index = -1
 	return t

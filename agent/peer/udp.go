@@ -30,14 +30,10 @@ type datagram struct {
 
 // openDatagram makes a connected UDP socket; the caller tells the owner that it
 // is connected, which takes no time here.
-func (l *Loop) openDatagram(to netip.AddrPort, o owner) (*datagram, error) {
-	family := unix.AF_INET6
-	if to.Addr().Is4() {
-		family = unix.AF_INET
-	}
-	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_UDP)
+func (l *Loop) openDatagram(from netip.Addr, to netip.AddrPort, o owner) (*datagram, error) {
+	fd, err := openSocket(unix.SOCK_DGRAM, from, to)
 	if err != nil {
-		return nil, fmt.Errorf("create UDP socket: %w", err)
+		return nil, err
 	}
 	if err := unix.Connect(fd, sockaddr(to)); err != nil {
 		_ = unix.Close(fd)
