@@ -196,9 +196,9 @@ func (m *Machine) learn(f *wire.Frame, out *Output) {
 	if f.Flags&wire.FlagState == 0 {
 		return
 	}
-	old := *m.peer
-	*m.peer = f.Beat.Instance
+	old := m.peer
+	m.peer = f.Beat.Instance
 	old.WAL = m.peer.WAL
-	out.Instance = out.Instance || old != *m.peer || !m.told
+	out.Instance = out.Instance || old != m.peer || !m.told
 	m.told = true
 }

@@ -107,7 +107,7 @@ func (ln *Listener) judge(raw []byte, f *wire.Frame, remote netip.AddrPort) (k *
 func (ln *Listener) open(t transport, remote netip.AddrPort, f *wire.Frame, k *key.Key, adm Admission) {
 	hello := &f.Hello
 	s := &Session{
-		loop: ln.loop, handler: passive{ln}, transport: t, remote: remote, opened: ln.loop.now,
+		handler: passive{ln}, transport: t, remote: remote,
 		id: ln.cfg.NewSession(), conmgr: hello.Conmgr, incarnation: hello.Incarnation, Protected: adm.Protected,
 	}
 	opening := heartbeat.Opening{Session: s.id}
@@ -130,7 +130,7 @@ func (ln *Listener) open(t transport, remote netip.AddrPort, f *wire.Frame, k *k
 		ln.shaking[remote] = s
 	}
 	out := ln.loop.output()
-	s.begin(heartbeat.NewPassive(cfg, opening, f, ln.loop.now, out))
+	s.begin(ln.loop, heartbeat.NewPassive(cfg, opening, f, ln.loop.now, out))
 	s.finish(out)
 	ln.boundShaking()
 }
@@ -143,7 +143,7 @@ func (ln *Listener) boundShaking() {
 	}
 	var oldest *Session
 	for _, s := range ln.byID {
-		if s.m.State() == wire.StateInit && (oldest == nil || s.opened.Before(oldest.opened)) {
+		if s.m.State() == wire.StateInit && (oldest == nil || s.id < oldest.id) {
 			oldest = s
 		}
 	}

@@ -50,7 +50,7 @@ type ListenStats struct {
 type ListenConfig struct {
 	Self        wire.ID
 	Incarnation uint64
-	// NewSession returns a session id that was never used before.
+	// NewSession returns a session id that was never used before; they rise.
 	NewSession func() uint64
 	// HandshakeTimeout bounds the time from accept to an armed session.
 	HandshakeTimeout time.Duration

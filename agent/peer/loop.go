@@ -236,29 +236,24 @@ func (l *Loop) runPosted() {
 // sockets.
 func (l *Loop) expire(now mono.Instant) {
 	weighed := false
-	for range len(l.timers) {
-		t := l.timers.first()
-		if t == nil || t.at.After(now) {
+	for range len(l.timers) + 1 {
+		first := l.timers.first()
+		if first.at.After(now) {
 			return
 		}
-		if !weighed && t.verdictDue(now) {
+		if !weighed && first.t.verdictDue(now) {
 			weighed = true
 			l.weighFuses(now)
-			if t.at.After(now) || t.index != 0 {
-				continue // held
-			}
+			continue
 		}
-		l.timers.remove(t)
-		t.fire.expired()
+		l.timers.remove(first.t)
+		first.t.fire.expired()
 	}
 }
 
 // arm sets the timerfd to the earliest timer.
 func (l *Loop) arm() error {
-	due := mono.Never
-	if t := l.timers.first(); t != nil {
-		due = t.at
-	}
+	due := l.timers.first().at
 	if due == l.due && due.After(clock.Now()) {
 		return nil
 	}

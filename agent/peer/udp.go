@@ -97,9 +97,10 @@ const helloLeast = wire.HeaderSize + 104
 
 // packetSocket is one of the watchdog's UDP sockets; all its sessions share it.
 type packetSocket struct {
-	ln   *Listener
-	fd   int
-	addr netip.AddrPort
+	ln     *Listener
+	fd     int
+	addr   netip.AddrPort
+	locals map[netip.Addr]*netip.Addr // the addresses that sessions were asked at
 }
 
 // endpoint is the watchdog's end of the UDP transport of one session. It answers
@@ -107,8 +108,7 @@ type packetSocket struct {
 type endpoint struct {
 	sock    *packetSocket
 	session *Session
-	local   netip.Addr
-	heard   mono.Instant
+	local   *netip.Addr // one of sock.locals
 }
 
 func (ln *Listener) listenUDP(addr netip.AddrPort) (*packetSocket, error) {
@@ -132,7 +132,7 @@ func (ln *Listener) listenUDP(addr netip.AddrPort) (*packetSocket, error) {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("listen on UDP %s: %w", addr, err)
 	}
-	s := &packetSocket{ln: ln, fd: fd, addr: localAddr(fd)}
+	s := &packetSocket{ln: ln, fd: fd, addr: localAddr(fd), locals: map[netip.Addr]*netip.Addr{}}
 	if err := ln.loop.add(fd, s, unix.EPOLLIN); err != nil {
 		_ = unix.Close(fd)
 		return nil, err
@@ -186,7 +186,6 @@ func (s *packetSocket) packet(b []byte, from netip.AddrPort, to netip.Addr) {
 			return
 		}
 		if e, ok := session.transport.(*endpoint); ok {
-			e.heard = s.ln.loop.now
 			session.frame(e, b, f, nil)
 		}
 	}
@@ -215,7 +214,16 @@ func (s *packetSocket) hello(b []byte, f *wire.Frame, from netip.AddrPort, to ne
 		s.refuse(f, from, to, k, code, limit)
 		return
 	}
-	ln.open(&endpoint{sock: s, local: to, heard: ln.loop.now}, from, f, k, adm)
+	ln.open(&endpoint{sock: s, local: s.own(to)}, from, f, k, adm)
+}
+
+// own returns the one copy of an own address. A host has few, so they are kept as
+// long as the socket.
+func (s *packetSocket) own(addr netip.Addr) *netip.Addr {
+	if s.locals[addr] == nil {
+		s.locals[addr] = &addr
+	}
+	return s.locals[addr]
 }
 
 func (s *packetSocket) refuse(f *wire.Frame, from netip.AddrPort, to netip.Addr, k *key.Key, code wire.Code, limit uint32) {
@@ -258,11 +266,12 @@ func (e *endpoint) send(frames []byte, _ bool) {
 	for len(frames) > 0 {
 		var frame []byte
 		frame, frames = nextFrame(frames)
-		e.sock.ln.loop.queue(e.sock.fd, frame, e.session.remote, e.local)
+		e.sock.ln.loop.queue(e.sock.fd, frame, e.session.remote, *e.local)
 	}
 }
 
 // close implements transport: there is no connection to end.
 func (e *endpoint) close(bool) {}
 
-func (e *endpoint) kernelLife() mono.Instant { return e.heard }
+// kernelLife implements transport. Nobody asks a watchdog.
+func (e *endpoint) kernelLife() mono.Instant { return 0 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/pgconmgr/pgconmgr/agent/key"
 	"github.com/pgconmgr/pgconmgr/agent/wire"
 )
@@ -82,7 +84,7 @@ func TestKeyedSession(t *testing.T) {
 		})
 		l.Do(func() { s.Stop(wire.ByeStop) })
 		eventually(t, "the BYE", func() bool { _, ok := dog.saw(wire.StateDown, wire.ReasonStop); return ok })
-		if n := on(l, func() int { return len(ln.byID) + len(ln.byID) + len(ln.shaking) + len(ln.byAddr) }); n != 0 {
+		if n := on(l, func() int { return len(ln.byID) + len(ln.configs.shared) + len(ln.shaking) + len(ln.byAddr) }); n != 0 {
 			t.Errorf("the listener still keeps %d entries of the session that ended", n)
 		}
 	})
@@ -170,11 +172,14 @@ func TestUDPAgentGone(t *testing.T) {
 	s := dialKeyed(manLoop, addr, 1, ring, true, &man)
 	armedBoth(t, &dog, &man)
 	dogLoop.Do(func() { _ = ln.SetAddrs(nil) }) // as the kernel does for a killed process
-	eventually(t, "late by disconnect", func() bool { _, ok := man.saw(wire.StateLate, wire.ReasonDisconnect); return ok })
-	life := on(manLoop, s.KernelLife)
-	late, _ := man.saw(wire.StateLate, wire.ReasonDisconnect)
-	if life.Before(late.LastValid) {
-		t.Errorf("the host's kernel was heard at %d, want after %d", life, late.LastValid)
+	eventually(t, "the refusal", func() bool {
+		man.mu.Lock()
+		defer man.mu.Unlock()
+		return slices.ContainsFunc(man.broken, func(err error) bool { return errors.Is(err, unix.ECONNREFUSED) })
+	})
+	life, last := on(manLoop, s.KernelLife), on(manLoop, s.Machine().LastValid)
+	if life.Before(last) {
+		t.Errorf("the host's kernel was heard at %d, want after %d", life, last)
 	}
 }
 
