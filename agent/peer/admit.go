@@ -120,7 +120,7 @@ func (ln *Listener) open(t transport, remote netip.AddrPort, f *wire.Frame, k *k
 		})
 	}
 	cfg := ln.configs.take(timersOf(hello, t))
-	ln.byID[s.id] = s
+	ln.byID[s.id], ln.unarmed[s] = s, struct{}{}
 	switch t := t.(type) {
 	case *stream:
 		setTCP(t.fd, cfg.Timeout)
@@ -138,18 +138,16 @@ func (ln *Listener) open(t transport, remote netip.AddrPort, f *wire.Frame, k *k
 // boundShaking evicts the oldest session that is still shaking hands when there
 // are too many.
 func (ln *Listener) boundShaking() {
-	if len(ln.byID)-ln.armed <= ln.cfg.HalfOpen {
+	if len(ln.unarmed) <= ln.cfg.HalfOpen {
 		return
 	}
 	var oldest *Session
-	for _, s := range ln.byID {
-		if s.m.State() == wire.StateInit && (oldest == nil || s.id < oldest.id) {
+	for s := range ln.unarmed {
+		if oldest == nil || s.id < oldest.id {
 			oldest = s
 		}
 	}
-	if oldest != nil {
-		oldest.replace()
-	}
+	oldest.replace()
 }
 
 func (ln *Listener) counts(addr netip.Addr, conmgr wire.ID) Counts {
@@ -180,8 +178,11 @@ func (ln *Listener) account(s *Session, c heartbeat.Change) {
 		}
 	}
 	ln.silent += silent(c.To) - silent(c.From)
-	if c.From == wire.StateInit && ln.shaking[s.remote] == s {
-		delete(ln.shaking, s.remote)
+	if c.From == wire.StateInit {
+		delete(ln.unarmed, s)
+		if ln.shaking[s.remote] == s {
+			delete(ln.shaking, s.remote)
+		}
 	}
 }
 

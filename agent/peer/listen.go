@@ -73,7 +73,8 @@ type Listener struct {
 	stats    ListenStats
 	byID     map[uint64]*Session // all of them
 	configs  configs
-	shaking  map[netip.AddrPort]*Session // on UDP
+	unarmed  map[*Session]struct{}       // still shaking hands
+	shaking  map[netip.AddrPort]*Session // those of them on UDP
 	byAddr   map[netip.Addr][]*Session   // the armed ones
 	armed    int                         // how many those are
 	silent   int                         // how many of those are late or suspect
@@ -87,7 +88,7 @@ func (l *Loop) Listen(cfg ListenConfig, a Acceptor) *Listener {
 	_, _ = rand.Read(secret[:]) // never fails (crypto/rand)
 	ln := &Listener{
 		loop: l, cfg: cfg, acceptor: a, cookies: key.NewCookies(secret), spare: openSpare(),
-		byID: map[uint64]*Session{}, byAddr: map[netip.Addr][]*Session{}, shaking: map[netip.AddrPort]*Session{},
+		byID: map[uint64]*Session{}, unarmed: map[*Session]struct{}{}, byAddr: map[netip.Addr][]*Session{}, shaking: map[netip.AddrPort]*Session{},
 	}
 	ln.configs = newConfigs(heartbeat.Config{
 		Role: heartbeat.Passive, ConnectTimeout: cfg.HandshakeTimeout,

@@ -84,7 +84,9 @@ func TestKeyedSession(t *testing.T) {
 		})
 		l.Do(func() { s.Stop(wire.ByeStop) })
 		eventually(t, "the BYE", func() bool { _, ok := dog.saw(wire.StateDown, wire.ReasonStop); return ok })
-		if n := on(l, func() int { return len(ln.byID) + len(ln.configs.shared) + len(ln.shaking) + len(ln.byAddr) }); n != 0 {
+		if n := on(l, func() int {
+			return len(ln.byID) + len(ln.configs.shared) + len(ln.unarmed) + len(ln.shaking) + len(ln.byAddr)
+		}); n != 0 {
 			t.Errorf("the listener still keeps %d entries of the session that ended", n)
 		}
 	})
