@@ -98,6 +98,10 @@ sim-nightly: need-go ## 100,000 seeds of both heartbeat ends on bad networks
 bench-verdict: need-go ## measure verdicts after silence (root)
 	go run ./scripts/bench/verdict
 
+.PHONY: bench-scale
+bench-scale: need-go ## measure 1,000 to 10,000 sessions of one pgwatchdog (root)
+	go run ./scripts/bench/scale
+
 .PHONY: bench-kill
 bench-kill: need-go ## kill 100 to 10,000 sockets of one peer, against ss -K (root)
 	go run ./scripts/bench/kill

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -195,8 +196,10 @@ func (l *Loop) gather() {
 		return
 	}
 	if rest := l.began.Add(d).Sub(clock.Now()); rest > 0 {
+		// So short that the scheduler is not told of it: it would look for other work
+		// and wake a thread each time. A signal that cuts it short does no harm.
 		ts := unix.NsecToTimespec(int64(rest))
-		_ = unix.Nanosleep(&ts, nil) // a signal that cuts it short does no harm
+		_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
 	}
 }
 
