@@ -382,6 +382,9 @@ func refusal(r wire.Refuse, cfg *Config) string {
 	case wire.CodeInterval:
 		return fmt.Sprintf("heartbeat_interval is %v: expected at least watchdog.min_heartbeat_interval = %d ms", cfg.HeartbeatInterval, r.Limit)
 	case wire.CodeTimeout:
+		if cfg.HeartbeatTimeout < time.Duration(r.Limit)*time.Millisecond {
+			return fmt.Sprintf("heartbeat_timeout is %v: expected at least watchdog.min_heartbeat_interval = %d ms", cfg.HeartbeatTimeout, r.Limit)
+		}
 		return fmt.Sprintf("heartbeat_timeout is %v: expected at most watchdog.max_heartbeat_timeout = %d ms", cfg.HeartbeatTimeout, r.Limit)
 	case wire.CodeAddress:
 		return "the address of this host is not in watchdog.clients"
