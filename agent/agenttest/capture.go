@@ -32,6 +32,7 @@ type Capture struct {
 	mu       sync.Mutex // guards the following
 	received map[netip.Addr]traffic
 	sent     map[netip.Addr]traffic
+	trace    *trace // nil until Trace
 	err      error
 }
 
@@ -158,6 +159,7 @@ func (c *Capture) addLocked(packet []byte, at mono.Instant, outgoing bool) {
 	if outgoing {
 		seen, peer = c.sent, p.dst
 	}
+	c.trace.add(packet, p, at, outgoing)
 	for _, key := range []netip.Addr{peer, {}} {
 		seen[key] = traffic{last: at, frames: seen[key].frames + 1}
 	}
