@@ -64,7 +64,8 @@ type watch struct {
 	session  *peer.Session
 	refused  string // last refusal and last broken attempt, to log each once
 	broken   string
-	replaced string // likewise, but not again when a session is armed between
+	replaced string       // likewise, but not again when a session is armed between
+	hinted   mono.Instant // last line about a refusal that was not proven
 }
 
 // newMonitor prepares the sessions to all instances; nothing happens until run.
@@ -326,11 +327,21 @@ func (w *watch) Told(s *peer.Session) {
 	})
 }
 
+// hintsEvery is the least time between two lines about refusals that were not
+// proven: anybody on the path can make those, each with another reason.
+const hintsEvery = time.Minute
+
 // Refused implements peer.Handler.
 func (w *watch) Refused(_ *peer.Session, r wire.Refuse, proven bool) {
 	why := refusal(r, w.m.cfg)
 	if !proven {
 		why += " (not proven with our key, so the attempt goes on)"
+		now := w.m.loop.Now()
+		if !w.hinted.IsZero() && now.Sub(w.hinted) < hintsEvery {
+			w.refused = why // shown, not logged
+		} else if why != w.refused {
+			w.hinted = now
+		}
 	}
 	w.complain(&w.refused, slog.LevelError, "watchdog refuses the heartbeat", why)
 }

@@ -65,7 +65,6 @@ func (d *datagram) ready(uint32) {
 			return
 		}
 		d.loop.now = clock.Now()
-		d.life = d.loop.now
 		err = wire.Parse(buf[:n], &d.loop.frame)
 		d.owner.frame(d, buf[:n], &d.loop.frame, err)
 	}
@@ -190,7 +189,6 @@ func (s *packetSocket) packet(b []byte, from netip.AddrPort, to netip.Addr) {
 			return
 		}
 		if e, ok := session.transport.(*endpoint); ok {
-			e.heard = s.ln.loop.now
 			session.frame(e, b, f, nil)
 		}
 	}
