@@ -29,6 +29,8 @@ type Capture struct {
 	raw  syscall.RawConn
 	done chan struct{}
 
+	hosts []*Host // of the lab
+
 	mu       sync.Mutex // guards the following
 	received map[netip.Addr]traffic
 	sent     map[netip.Addr]traffic
@@ -54,7 +56,7 @@ func (h *Host) Capture(port uint16) (*Capture, error) {
 		return nil, fmt.Errorf("capture on %s: %w", h.Name, err)
 	}
 	c := &Capture{
-		file: os.NewFile(uintptr(fd), "capture"), done: make(chan struct{}),
+		file: os.NewFile(uintptr(fd), "capture"), done: make(chan struct{}), hosts: h.lab.Hosts(),
 		received: make(map[netip.Addr]traffic), sent: make(map[netip.Addr]traffic),
 	}
 	if c.raw, err = c.file.SyscallConn(); err != nil {
@@ -146,20 +148,21 @@ func (c *Capture) drainLocked(fd int) {
 			c.err = err
 			return
 		}
-		c.addLocked(buf[:n], at, link.Pkttype == unix.PACKET_OUTGOING)
+		c.addLocked(buf[:n], at, link)
 	}
 }
 
-func (c *Capture) addLocked(packet []byte, at mono.Instant, outgoing bool) {
+func (c *Capture) addLocked(packet []byte, at mono.Instant, link *unix.SockaddrLinklayer) {
 	p, ok := parsePacket(packet)
 	if !ok || p.payload == 0 {
 		return
 	}
+	outgoing := link.Pkttype == unix.PACKET_OUTGOING
 	seen, peer := c.received, p.src
 	if outgoing {
 		seen, peer = c.sent, p.dst
 	}
-	c.trace.add(packet, p, at, outgoing)
+	c.trace.add(packet, p, at, link)
 	for _, key := range []netip.Addr{peer, {}} {
 		seen[key] = traffic{last: at, frames: seen[key].frames + 1}
 	}

@@ -4,8 +4,11 @@ package agenttest
 
 import (
 	"bytes"
+	"net"
 	"net/netip"
 	"slices"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/pgconmgr/pgconmgr/agent/mono"
 )
@@ -15,6 +18,7 @@ type Packet struct {
 	At       mono.Instant // the kernel's time
 	Src, Dst netip.AddrPort
 	Sent     bool   // by the host that is watched
+	From     *Host  // who really sent it, whatever Src says; nil for none of the lab's
 	Payload  []byte // cut short where the packet has more than 256 bytes
 }
 
@@ -24,18 +28,29 @@ const traceMax = 1 << 16
 // trace keeps the packets between a host and one peer.
 type trace struct {
 	peer    netip.Addr
+	hosts   []*Host
 	packets []Packet
 }
 
-func (t *trace) add(packet []byte, p packet, at mono.Instant, outgoing bool) {
+func (t *trace) add(packet []byte, p packet, at mono.Instant, link *unix.SockaddrLinklayer) {
 	if t == nil || p.src != t.peer && p.dst != t.peer || len(t.packets) == traceMax || p.offset > len(packet) {
 		return
 	}
 	t.packets = append(t.packets, Packet{
-		At: at, Sent: outgoing,
+		At: at, Sent: link.Pkttype == unix.PACKET_OUTGOING, From: t.sender(link),
 		Src: netip.AddrPortFrom(p.src, p.srcPort), Dst: netip.AddrPortFrom(p.dst, p.dstPort),
 		Payload: bytes.Clone(packet[p.offset:min(len(packet), p.offset+p.payload)]),
 	})
+}
+
+// sender knows the lab's hosts by their hardware addresses.
+func (t *trace) sender(link *unix.SockaddrLinklayer) *Host {
+	for _, h := range t.hosts {
+		if net.HardwareAddr(link.Addr[:link.Halen]).String() == h.mac() {
+			return h
+		}
+	}
+	return nil
 }
 
 // Trace keeps every packet with payload from or to the peer from now on; what an
@@ -46,7 +61,7 @@ func (c *Capture) Trace(peer netip.Addr) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.trace = &trace{peer: peer}
+	c.trace = &trace{peer: peer, hosts: c.hosts}
 	return nil
 }
 

@@ -46,10 +46,10 @@ func TestTraceKeepsThePathsPackets(t *testing.T) {
 		t.Fatalf("traced %d packets, %v: expected 2", len(got), err)
 	}
 	q, r := got[0], got[1]
-	if string(q.Payload) != "question of a" || q.Sent || q.Src.Addr() != a.Addr4 || q.Dst != netip.AddrPortFrom(b.Addr4, 7000) || q.At.IsZero() {
+	if string(q.Payload) != "question of a" || q.Sent || q.Src.Addr() != a.Addr4 || q.Dst != netip.AddrPortFrom(b.Addr4, 7000) || q.At.IsZero() || q.From != a {
 		t.Errorf("the question: %+v", q)
 	}
-	if string(r.Payload) != "answer" || !r.Sent || r.Src != q.Dst || r.Dst != q.Src || r.At.Before(q.At) {
+	if string(r.Payload) != "answer" || !r.Sent || r.Src != q.Dst || r.Dst != q.Src || r.At.Before(q.At) || r.From != b {
 		t.Errorf("the answer: %+v", r)
 	}
 }
