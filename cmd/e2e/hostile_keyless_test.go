@@ -29,6 +29,7 @@ func TestHostileKeyless(t *testing.T) {
 		run: func(w *world) {
 			m := w.mallory()
 			v := w.victims()
+			v.lineBound = localBound
 			l := &local{world: w}
 			l.takesHisShare()
 			v.underAttack([]func(context.Context){l.neverReads, l.neverReads, l.hurries, l.comesAndGoes, m.streams, m.outside}, func() { m.connects(2000, nil) })

@@ -77,6 +77,8 @@ type victims struct {
 	console *bound
 	known   overheard
 	agent   usage
+
+	lineBound int // see linesBound
 }
 
 // victims starts the conmgr, whose heartbeats are read from the first one on.
@@ -85,7 +87,7 @@ func (w *world) victims() *victims {
 	w.must(w.captures[w.client].Trace(w.db1.Addr4))
 	w.cm = w.startConmgr(w.client, nil)
 	w.awaitMonitored(w.cm)
-	v := &victims{world: w, apps: w.crowd(w.through(portPrimary)), console: w.target("primary")}
+	v := &victims{world: w, apps: w.crowd(w.through(portPrimary)), console: w.target("primary"), lineBound: linesBound}
 	v.known = w.overhear()
 	if v.known.welcome.Session == 0 || v.known.conmgr == (netip.AddrPort{}) {
 		w.Fatal("the handshake was not overheard")
