@@ -145,18 +145,26 @@ func (l *local) takesHisShare() {
 	})
 }
 
-// neverReads asks 500 times a second and reads no answer.
+// neverReads asks 500 times a second and reads no answer, for as long as the
+// watchdog bears it.
 func (l *local) neverReads(ctx context.Context) {
-	i, _ := l.intrude(ctx, 100*time.Millisecond, time.Second)
-	if i == nil {
-		return
-	}
-	defer i.Close()
+	var i *intruder
 	every(ctx, 2*time.Millisecond, func() {
-		if i.beat(wire.Frame{Header: wire.Header{Type: wire.TypeBeat, Flags: wire.FlagProbe}}) == nil {
-			l.unread.Add(1)
+		if i == nil {
+			if i, _ = l.intrude(ctx, 100*time.Millisecond, 10*time.Minute); i == nil {
+				return
+			}
 		}
+		if i.beat(wire.Frame{Header: wire.Header{Type: wire.TypeBeat, Flags: wire.FlagProbe}}) != nil {
+			_ = i.Close()
+			i = nil
+			return
+		}
+		l.unread.Add(1)
 	})
+	if i != nil {
+		_ = i.Close()
+	}
 }
 
 // hurries has a session with the shortest timers there are (10 ms).
