@@ -64,7 +64,8 @@ type watch struct {
 	session  *peer.Session
 	refused  string // last refusal and last broken attempt, to log each once
 	broken   string
-	replaced string // likewise, but not again when a session is armed between
+	replaced string       // likewise, but not again when a session is armed between
+	hinted   mono.Instant // last line about a refusal that was not proven
 }
 
 // newMonitor prepares the sessions to all instances; nothing happens until run.
@@ -326,11 +327,21 @@ func (w *watch) Told(s *peer.Session) {
 	})
 }
 
+// hintsEvery is the least time between two lines about refusals that were not
+// proven: anybody on the path can make those, each with another reason.
+const hintsEvery = time.Minute
+
 // Refused implements peer.Handler.
 func (w *watch) Refused(_ *peer.Session, r wire.Refuse, proven bool) {
 	why := refusal(r, w.m.cfg)
 	if !proven {
 		why += " (not proven with our key, so the attempt goes on)"
+		now := w.m.loop.Now()
+		if !w.hinted.IsZero() && now.Sub(w.hinted) < hintsEvery {
+			w.refused = why // shown, not logged
+		} else if why != w.refused {
+			w.hinted = now
+		}
 	}
 	w.complain(&w.refused, slog.LevelError, "watchdog refuses the heartbeat", why)
 }
@@ -382,6 +393,9 @@ func refusal(r wire.Refuse, cfg *Config) string {
 	case wire.CodeInterval:
 		return fmt.Sprintf("heartbeat_interval is %v: expected at least watchdog.min_heartbeat_interval = %d ms", cfg.HeartbeatInterval, r.Limit)
 	case wire.CodeTimeout:
+		if cfg.HeartbeatTimeout < time.Duration(r.Limit)*time.Millisecond {
+			return fmt.Sprintf("heartbeat_timeout is %v: expected at least watchdog.min_heartbeat_interval = %d ms", cfg.HeartbeatTimeout, r.Limit)
+		}
 		return fmt.Sprintf("heartbeat_timeout is %v: expected at most watchdog.max_heartbeat_timeout = %d ms", cfg.HeartbeatTimeout, r.Limit)
 	case wire.CodeAddress:
 		return "the address of this host is not in watchdog.clients"

@@ -47,6 +47,7 @@ type gate struct {
 	want     []netip.AddrPort
 	bound    string // what was logged last about listening
 	refusals refusals
+	hush     hush
 
 	admission atomic.Pointer[Admission]
 }
@@ -57,7 +58,7 @@ func newGate(s *server, id wire.ID) *gate {
 	g.timer = s.loop.NewTimer(g.tick)
 	g.relisten = s.loop.NewTimer(func() { g.listen(g.want) })
 	g.persist = s.loop.NewTimer(g.keep)
-	g.refusals.log = s.log
+	g.refusals.log, g.hush.log = s.log, s.log
 	g.listener = s.loop.Listen(peer.ListenConfig{
 		Self: id, Incarnation: uint64(time.Now().UnixNano()), NewSession: newSessionIDs(),
 		HandshakeTimeout: handshakeTimeout, HalfOpen: maxHalfOpen,
@@ -240,6 +241,9 @@ func (g *gate) logChange(s *peer.Session, c heartbeat.Change) {
 	case c.Verdict() && c.Reason == wire.ReasonTimeout:
 		level = slog.LevelWarn
 	}
+	if level >= slog.LevelInfo && !g.hush.tell(g.server.loop.Now(), s.Remote().Addr()) {
+		return
+	}
 	g.log.Log(context.Background(), level, "session", "remote", s.Remote(), "session", s.ID(),
 		"from", c.From, "to", c.To, "why", c.Reason, "silence", c.Silence.Round(time.Millisecond))
 }
@@ -312,8 +316,12 @@ func (g *gate) order(call func(now mono.Instant, out *Orders)) {
 	g.timer.Set(g.docket.Next())
 }
 
-// report logs what the docket decided and keeps it as an event.
+// report logs what the docket decided and keeps it as an event, unless there is
+// too much of it; a warrant always.
 func (g *gate) report(e DocketEvent) {
+	if e.Kind != DocketWarrant && e.Addr.IsValid() && !g.hush.tell(g.server.loop.Now(), e.Addr) {
+		return
+	}
 	level := slog.LevelInfo
 	if e.Kind == DocketWarrant && e.Case != CaseShutdown || e.Kind == DocketOverflow {
 		level = slog.LevelWarn // but a stopped conmgr is everyday life

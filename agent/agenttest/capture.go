@@ -28,11 +28,14 @@ type Capture struct {
 	file *os.File
 	raw  syscall.RawConn
 	done chan struct{}
-	each func(Seen) // nil: nobody asks
+	each func(Packet) // nil: nobody asks
+
+	hosts []*Host // of the lab
 
 	mu       sync.Mutex // guards the following
 	received map[netip.Addr]traffic
 	sent     map[netip.Addr]traffic
+	trace    *trace // nil until Trace
 	err      error
 }
 
@@ -42,20 +45,13 @@ type traffic struct {
 	frames int
 }
 
-// Seen is one packet with payload.
-type Seen struct {
-	At       mono.Instant // the kernel's time
-	Src, Dst netip.AddrPort
-	Outgoing bool
-}
-
 // Capture starts to watch TCP and UDP packets from or to the port. Close ends
 // it; so does the end of the program, not that of the lab.
 func (h *Host) Capture(port uint16) (*Capture, error) { return h.CaptureEach(port, nil) }
 
 // CaptureEach is Capture that also hands over each packet, in the order of the
-// kernel, on goroutines of the capture's. each must not call the capture.
-func (h *Host) CaptureEach(port uint16, each func(Seen)) (*Capture, error) {
+// kernel. each must not call the capture; the payload is valid during the call.
+func (h *Host) CaptureEach(port uint16, each func(Packet)) (*Capture, error) {
 	var fd int
 	err := h.Do(func() (err error) {
 		fd, err = packetSocket(port)
@@ -65,7 +61,7 @@ func (h *Host) CaptureEach(port uint16, each func(Seen)) (*Capture, error) {
 		return nil, fmt.Errorf("capture on %s: %w", h.Name, err)
 	}
 	c := &Capture{
-		file: os.NewFile(uintptr(fd), "capture"), done: make(chan struct{}), each: each,
+		file: os.NewFile(uintptr(fd), "capture"), done: make(chan struct{}), each: each, hosts: h.lab.Hosts(),
 		received: make(map[netip.Addr]traffic), sent: make(map[netip.Addr]traffic),
 	}
 	if c.raw, err = c.file.SyscallConn(); err != nil {
@@ -157,21 +153,22 @@ func (c *Capture) drainLocked(fd int) {
 			c.err = err
 			return
 		}
-		c.addLocked(buf[:n], at, link.Pkttype == unix.PACKET_OUTGOING)
+		c.addLocked(buf[:n], at, link)
 	}
 }
 
-func (c *Capture) addLocked(packet []byte, at mono.Instant, outgoing bool) {
+func (c *Capture) addLocked(packet []byte, at mono.Instant, link *unix.SockaddrLinklayer) {
 	p, ok := parsePacket(packet)
 	if !ok || p.payload == 0 {
 		return
 	}
-	if c.each != nil {
-		c.each(Seen{at, netip.AddrPortFrom(p.src, p.srcPort), netip.AddrPortFrom(p.dst, p.dstPort), outgoing})
-	}
+	outgoing := link.Pkttype == unix.PACKET_OUTGOING
 	seen, peer := c.received, p.src
 	if outgoing {
 		seen, peer = c.sent, p.dst
+	}
+	if c.each != nil || c.trace != nil {
+		c.hand(c.packet(packet, p, at, link))
 	}
 	for _, key := range []netip.Addr{peer, {}} {
 		seen[key] = traffic{last: at, frames: seen[key].frames + 1}

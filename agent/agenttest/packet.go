@@ -47,6 +47,7 @@ type packet struct {
 	src, dst         netip.Addr
 	srcPort, dstPort uint16
 	payload          int // bytes behind the transport header
+	offset           int // where they begin
 }
 
 // parsePacket reads the headers of a packet that the filter has accepted; it
@@ -64,7 +65,7 @@ func parsePacket(b []byte) (p packet, ok bool) {
 	default:
 		return p, false
 	}
-	if len(b) < header+4 {
+	if len(b) < header+8 {
 		return p, false
 	}
 	p.srcPort, p.dstPort = binary.BigEndian.Uint16(b[header:]), binary.BigEndian.Uint16(b[header+2:])
@@ -75,6 +76,6 @@ func parsePacket(b []byte) (p packet, ok bool) {
 		}
 		transport = int(b[header+12]>>4) * 4
 	}
-	p.payload = total - header - transport
+	p.payload, p.offset = total-header-transport, header+transport
 	return p, p.payload >= 0
 }

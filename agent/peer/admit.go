@@ -121,6 +121,7 @@ func (ln *Listener) open(t transport, remote netip.AddrPort, f *wire.Frame, k *k
 	}
 	cfg := ln.configs.take(timersOf(hello, t))
 	ln.byID[s.id], ln.unarmed[s] = s, struct{}{}
+	ln.byAddr[remote.Addr()] = append(ln.byAddr[remote.Addr()], s)
 	switch t := t.(type) {
 	case *stream:
 		setTCP(t.fd, cfg.Timeout)
@@ -150,8 +151,10 @@ func (ln *Listener) boundShaking() {
 	oldest.replace()
 }
 
+// counts includes the sessions that are still shaking hands: else many HELLOs at
+// once could all be admitted and then be armed together, past every bound.
 func (ln *Listener) counts(addr netip.Addr, conmgr wire.ID) Counts {
-	c := Counts{Total: ln.armed}
+	c := Counts{Total: len(ln.byID)}
 	for _, s := range ln.byAddr[addr] {
 		if s.conmgr == conmgr {
 			c.Total--
@@ -164,18 +167,11 @@ func (ln *Listener) counts(addr netip.Addr, conmgr wire.ID) Counts {
 
 // account keeps the numbers of armed and silent sessions.
 func (ln *Listener) account(s *Session, c heartbeat.Change) {
-	addr := s.remote.Addr()
 	switch was, is := heartbeat.Armed(c.From), heartbeat.Armed(c.To); {
 	case is && !was:
 		ln.armed++
-		ln.byAddr[addr] = append(ln.byAddr[addr], s)
 	case was && !is:
 		ln.armed--
-		rest := slices.DeleteFunc(ln.byAddr[addr], func(o *Session) bool { return o == s })
-		ln.byAddr[addr] = rest
-		if len(rest) == 0 {
-			delete(ln.byAddr, addr)
-		}
 	}
 	ln.silent += silent(c.To) - silent(c.From)
 	if c.From == wire.StateInit {
@@ -223,7 +219,7 @@ func (p passive) Broken(s *Session, err error) { p.ln.acceptor.Broken(s, err) }
 
 func (ln *Listener) replaceOlder(by *Session) {
 	for _, s := range slices.Clone(ln.byAddr[by.remote.Addr()]) {
-		if s != by && s.conmgr == by.conmgr {
+		if s != by && s.conmgr == by.conmgr && heartbeat.Armed(s.m.State()) {
 			s.replace()
 		}
 	}
@@ -235,5 +231,11 @@ func (ln *Listener) forget(s *Session) {
 	}
 	delete(ln.byID, s.id)
 	ln.configs.release(s.m.Config())
+	addr := s.remote.Addr()
+	rest := slices.DeleteFunc(ln.byAddr[addr], func(o *Session) bool { return o == s })
+	ln.byAddr[addr] = rest
+	if len(rest) == 0 {
+		delete(ln.byAddr, addr)
+	}
 	ln.loop.drop(s)
 }

@@ -38,8 +38,10 @@ func (ln *Listener) weighFuse(now mono.Instant) {
 	if !heartbeat.FuseBlows(armed, len(dying)) {
 		return
 	}
-	ln.loop.log.Warn("fuse: too many sessions would end at once, holding the verdicts for one more timeout",
-		"silent", len(dying), "armed", armed)
+	if more, ok := ln.loop.fused.note(now); ok {
+		ln.loop.log.Warn("fuse: too many sessions would end at once, holding the verdicts for one more timeout",
+			"silent", len(dying), "armed", armed, "more_since_last", more)
+	}
 	for _, s := range dying {
 		s.step(func(out *heartbeat.Output) { s.m.Hold(now, out) })
 	}

@@ -13,8 +13,8 @@ import (
 	"github.com/pgconmgr/pgconmgr/agent/wire"
 )
 
-// Counts is what admission weighs: armed sessions without the ones that the
-// HELLO's own conmgr has.
+// Counts is what admission weighs: sessions, armed or shaking hands, without the
+// ones that the HELLO's own conmgr has at its address.
 type Counts struct {
 	Total     int
 	OfAddress int
@@ -75,11 +75,11 @@ type Listener struct {
 	configs  configs
 	unarmed  map[*Session]struct{}       // still shaking hands
 	shaking  map[netip.AddrPort]*Session // those of them on UDP
-	byAddr   map[netip.Addr][]*Session   // the armed ones
-	armed    int                         // how many those are
-	silent   int                         // how many of those are late or suspect
-	half     []*halfOpen                 // oldest first
-	spare    int                         // descriptor kept for accepting when there are none left
+	byAddr   map[netip.Addr][]*Session
+	armed    int         // how many are armed
+	silent   int         // how many of those are late or suspect
+	half     []*halfOpen // oldest first
+	spare    int         // descriptor kept for accepting when there are none left
 }
 
 // Listen makes a listener without addresses; see [Listener.Add].

@@ -63,6 +63,8 @@ type Loop struct {
 	stale     bool          // a session has left: least may be too short
 	listeners []*Listener
 	stall     *Timer
+	stood     pace // lines about lateness
+	fused     pace // lines about the fuse
 
 	mu     sync.Mutex // guards the following
 	posted []func()
@@ -282,7 +284,10 @@ func (l *Loop) noteLateness(now mono.Instant) {
 	if late <= l.least/4 {
 		return
 	}
-	l.log.Warn("this process stood still: nobody is judged for that silence", "late", late.Round(time.Millisecond), "sessions", len(l.sessions))
+	if more, ok := l.stood.note(now); ok {
+		l.log.Warn("this process stood still: nobody is judged for that silence",
+			"late", late.Round(time.Millisecond), "sessions", len(l.sessions), "more_since_last", more)
+	}
 	for _, s := range slices.Clone(l.sessions) {
 		s.step(func(out *heartbeat.Output) { s.m.Paused(now, late, out) })
 	}

@@ -61,7 +61,7 @@ func (s *Session) open(raw []byte, f *wire.Frame) bool {
 		ok = s.active != nil
 	case wire.TypeRefuse:
 		ok = s.active != nil && s.key.OpenRefuse(raw)
-		if !ok && s.active != nil && f.Refuse.Echo == s.m.Nonce() {
+		if !ok && s.active != nil && f.Refuse.Echo == s.m.Nonce() && !s.keys.Keyed() {
 			s.handler.Refused(s, f.Refuse, false)
 		}
 	case wire.TypeWelcome:

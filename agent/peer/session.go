@@ -186,6 +186,10 @@ func (s *Session) frame(t transport, raw []byte, f *wire.Frame, err error) {
 	}
 	switch {
 	case errors.Is(err, wire.ErrVersion):
+		if s.keys.Keyed() {
+			s.forged++ // who has agreed on keys speaks our version
+			return
+		}
 		s.handler.Refused(s, wire.Refuse{Code: wire.CodeVersion, Limit: wire.Version}, s.key == nil)
 	case errors.Is(err, wire.ErrType):
 	case err != nil:
@@ -193,7 +197,17 @@ func (s *Session) frame(t transport, raw []byte, f *wire.Frame, err error) {
 			stream.fail(err) // the stream cannot be read any further
 		}
 	case s.open(raw, f):
+		s.heardOn(t, f)
 		s.step(func(out *heartbeat.Output) { s.m.Receive(s.loop().now, f, out) })
+	}
+}
+
+// heardOn notes a sign of life on UDP, where the kernel tells none: a datagram
+// that was proven. Anybody can send one that was not, and nobody can prove a
+// COOKIE.
+func (s *Session) heardOn(t transport, f *wire.Frame) {
+	if d, ok := t.(*datagram); ok && f.Type != wire.TypeCookie {
+		d.life = s.loop().now
 	}
 }
 

@@ -61,7 +61,6 @@ func (d *datagram) ready(uint32) {
 			return
 		}
 		d.loop.now = clock.Now()
-		d.life = d.loop.now
 		err = wire.Parse(buf[:n], &d.loop.frame)
 		d.owner.frame(d, buf[:n], &d.loop.frame, err)
 	}

@@ -35,6 +35,8 @@ type setup struct {
 	interval, timeout time.Duration
 	v6                bool
 	udp               bool              // heartbeats over UDP, with a key
+	keyed             bool              // with a key over TCP too
+	stolen            bool              // the attacker holds the key
 	hosts             []string          // besides client, db1, db2
 	noStandby         bool              // db2 has no instance
 	agents            map[string]string // watchdog.* of both agents
@@ -122,10 +124,10 @@ func runRow(t *testing.T, r row, s setup, variant string) (why string) {
 	defer func() {
 		switch x := recover().(type) {
 		case nil:
-			results.add(r.name, variant, outcome, w.measured)
+			results.add(r.name, variant, outcome, w)
 		case failed:
 			why = x.why
-			results.add(r.name, variant, "failed: "+why, w.measured)
+			results.add(r.name, variant, "failed: "+why, w)
 		default:
 			panic(x)
 		}
@@ -146,12 +148,13 @@ type resultList struct {
 type resultLine struct {
 	row, variant, outcome string
 	measured              map[string]time.Duration
+	figures               map[string]string
 }
 
-func (l *resultList) add(row, variant, outcome string, measured map[string]time.Duration) {
+func (l *resultList) add(row, variant, outcome string, w *world) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.lines = append(l.lines, resultLine{row, variant, outcome, measured})
+	l.lines = append(l.lines, resultLine{row, variant, outcome, w.measured, w.figures})
 }
 
 func (l *resultList) print() {
@@ -167,6 +170,9 @@ func (l *resultList) print() {
 		}
 		for _, what := range slices.Sorted(maps.Keys(r.measured)) {
 			text += fmt.Sprintf("; %s %.1f ms", what, r.measured[what].Seconds()*1000)
+		}
+		for _, what := range slices.Sorted(maps.Keys(r.figures)) {
+			text += fmt.Sprintf("; %s %s", what, r.figures[what])
 		}
 		fmt.Printf("%-22s %-9s %s\n", r.row, r.variant, text)
 	}

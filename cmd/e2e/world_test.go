@@ -45,11 +45,12 @@ type world struct {
 	cm               *agenttest.Conmgr
 	captures         map[*agenttest.Host]*agenttest.Capture
 	measured         map[string]time.Duration
+	figures          map[string]string
 }
 
 func newWorld(t *testing.T, s setup) *world {
 	t.Helper()
-	w := &world{T: t, setup: s, measured: map[string]time.Duration{}, captures: map[*agenttest.Host]*agenttest.Capture{}}
+	w := &world{T: t, setup: s, measured: map[string]time.Duration{}, figures: map[string]string{}, captures: map[*agenttest.Host]*agenttest.Capture{}}
 	w.lab = agenttest.MustLab(t, append([]string{"client", "db1", "db2"}, s.hosts...)...)
 	w.client, w.db1, w.db2 = w.lab.Host("client"), w.lab.Host("db1"), w.lab.Host("db2")
 	for _, h := range w.lab.Hosts() {
@@ -88,7 +89,7 @@ func (w *world) startInstances() {
 func (w *world) startAgent(p *agenttest.Postgres) *agenttest.Process {
 	w.Helper()
 	o := w.agentOptions
-	if w.udp {
+	if w.udp || w.keyed {
 		o.Args = append(slices.Clone(o.Args), "--key-file", w.keyFile(p.Host, o.User))
 	}
 	o.Conf = w.agents
@@ -155,6 +156,8 @@ func (w *world) conmgrParams(h *agenttest.Host, change map[string]string) map[st
 	}
 	if w.udp {
 		params["heartbeat_transport"] = "udp"
+	}
+	if w.udp || w.keyed {
 		params["heartbeat_key_file"] = "'" + w.keyFile(h, "nobody") + "'"
 	}
 	maps.Copy(params, w.setup.conmgr)
@@ -232,6 +235,11 @@ func (w *world) expectNever(what string, during time.Duration, is func() bool) {
 
 // measure notes a figure for the summary.
 func (w *world) measure(what string, d time.Duration) { w.measured[what] = d }
+
+// figure notes one that is no time.
+func (w *world) figure(what, format string, args ...any) {
+	w.figures[what] = fmt.Sprintf(format, args...)
+}
 
 // expectVerdict checks when something happened that the silence since last
 // caused: never before the timeout. How much later is measured, and bounded only

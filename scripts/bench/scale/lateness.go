@@ -17,8 +17,8 @@ import (
 func (w *world) lateness(ctx context.Context, d time.Duration) ([]time.Duration, error) {
 	var mu sync.Mutex // guards the following
 	beats := map[netip.AddrPort][]mono.Instant{}
-	capture, err := w.client.CaptureEach(portHeartbeat, func(p agenttest.Seen) {
-		if !p.Outgoing && p.Src.Port() == portHeartbeat {
+	capture, err := w.client.CaptureEach(portHeartbeat, func(p agenttest.Packet) {
+		if !p.Sent && p.Src.Port() == portHeartbeat {
 			mu.Lock()
 			defer mu.Unlock()
 			beats[p.Dst] = append(beats[p.Dst], p.At)

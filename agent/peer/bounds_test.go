@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package peer
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+
+	"github.com/pgconmgr/pgconmgr/agent/wire"
+)
+
+// stranger is a client of the test's own: a connection and a HELLO, no more.
+func stranger(t *testing.T, addr netip.AddrPort, id byte) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	hello := wire.Frame{Header: wire.Header{Type: wire.TypeHello, Seq: 1}, Hello: wire.Hello{
+		Conmgr: wire.ID{id}, Nonce: wire.ID{id}, IntervalMS: 50, TimeoutMS: 5000,
+	}}
+	if _, err := conn.Write(wire.AppendPrefixed(nil, &hello)); err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+// arm acknowledges the first beat of a stranger's session, read or not.
+func arm(t *testing.T, conn net.Conn, session uint64) {
+	t.Helper()
+	beat := wire.Frame{Header: wire.Header{Type: wire.TypeBeat, Session: session, Seq: 2}, Beat: wire.Beat{Ack: 2, State: wire.StateInit}}
+	if _, err := conn.Write(wire.AppendPrefixed(nil, &beat)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Sessions that are admitted first and armed later count as well: the bounds of
+// the acceptor hold for all that are armed at the end.
+func TestBoundsHoldForHellosAtOnce(t *testing.T) {
+	const perAddress, total, asked = 3, 5, 20
+	for name, over := range map[string]func(Counts) bool{
+		"per address": func(c Counts) bool { return c.OfAddress >= perAddress },
+		"total":       func(c Counts) bool { return c.Total >= total },
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := startLoop(t)
+			dog := recorder{admit: func(_ *wire.Hello, c Counts) Admission {
+				if over(c) {
+					return Admission{Code: wire.CodePerAddress}
+				}
+				return Admission{}
+			}}
+			ln, addr := serve(t, l, &dog)
+			on(l, func() bool { ln.cfg.HalfOpen = 2 * asked; return true })
+			conns := map[wire.ID]net.Conn{}
+			for i := range asked {
+				conns[wire.ID{byte(i + 1)}] = stranger(t, addr, byte(i+1))
+			}
+			eventually(t, "all HELLOs answered", func() bool {
+				return on(l, func() bool { return int(ln.stats.Refused)+len(ln.byID) == asked })
+			})
+			admitted := on(l, func() map[wire.ID]uint64 {
+				ids := map[wire.ID]uint64{}
+				for _, s := range ln.byID {
+					ids[s.conmgr] = s.id
+				}
+				return ids
+			})
+			for conmgr, session := range admitted {
+				arm(t, conns[conmgr], session)
+			}
+			eventually(t, "all admitted ones armed", func() bool { return dog.count(wire.StateUp) == len(admitted) })
+			want := map[string]int{"per address": perAddress, "total": total}[name]
+			if n := on(l, func() int { return ln.armed }); n != want {
+				t.Errorf("%d sessions armed of %d that asked, want %d", n, asked, want)
+			}
+		})
+	}
+}
+
+// Sessions that never arm are bounded, the oldest goes first, and its books go
+// with it.
+func TestShakingSessionsAreBounded(t *testing.T) {
+	const bound = 8 // serve's HalfOpen
+	l := startLoop(t)
+	var dog recorder
+	ln, addr := serve(t, l, &dog)
+	for i := range 3 * bound {
+		stranger(t, addr, byte(i+1))
+		eventually(t, "the session", func() bool {
+			return on(l, func() bool {
+				for _, s := range ln.byID {
+					if s.conmgr == (wire.ID{byte(i + 1)}) {
+						return true
+					}
+				}
+				return false
+			})
+		})
+	}
+	type books struct{ byID, ofAddress, half int }
+	got := on(l, func() books {
+		return books{len(ln.byID), len(ln.byAddr[netip.MustParseAddr("127.0.0.1")]), len(ln.half)}
+	})
+	if want := (books{bound, bound, 0}); got != want {
+		t.Errorf("kept %+v, want %+v", got, want)
+	}
+	on(l, func() bool {
+		for _, s := range ln.byID {
+			if s.conmgr[0] <= 2*bound {
+				t.Errorf("session %d is kept, and newer ones were evicted", s.conmgr[0])
+			}
+		}
+		return true
+	})
+}
