@@ -70,14 +70,13 @@ func (m *Machine) outOfOrder(f *wire.Frame) bool {
 }
 
 // onHello answers the repetition of the HELLO that made this session: the
-// WELCOME was lost.
+// WELCOME was lost. The same HELLO again is no repetition: who replays it must
+// not put off what arms the session.
 func (m *Machine) onHello(now mono.Instant, f *wire.Frame, out *Output) bool {
-	if m.cfg.Role != Passive || m.state != wire.StateInit || f.Hello.Nonce != m.shake.nonce {
+	if m.cfg.Role != Passive || m.state != wire.StateInit || f.Hello.Nonce != m.shake.nonce || f.Seq <= m.heardSeq {
 		return false
 	}
-	if f.Seq > m.heardSeq {
-		m.begin(now, f.Seq)
-	}
+	m.begin(now, f.Seq)
 	m.welcome(now, out)
 	m.first = m.seq // an acknowledgement of this WELCOME proves nothing
 	m.beat(now, wire.FlagProbe, out)
