@@ -23,13 +23,16 @@ type world struct {
 
 	interval, timeout               time.Duration
 	connectInterval, connectTimeout time.Duration
-	datagram                        bool
+	datagram, keyed                 bool // without a key there is no UDP
 
 	clients  []*host
 	watchdog *host
 	links    []*path // one per client
 	sessions uint64  // last session id given
+	ports    uint16  // last port of a conmgr
 	heardBy  map[uint64]*[2]bool
+	attacker attacker
+	rotation rotation
 	inst     wire.Instance
 
 	healthyAt mono.Instant // all faults are over
@@ -99,6 +102,12 @@ func pick[T any](w *world, of ...T) T { return of[w.rng.IntN(len(of))] }
 type tally struct {
 	frames, pauses, holds, armed, redialed, reordered int
 	verdicts                                          [256]int // by reason
+
+	cookies, refused, refusedSealed int              // answers outside a session
+	attacks                         [attackKinds]int // frames that the attacker has put in
+	dropped                         int              // frames that no proof let through, replays included
+	paired                          int              // armed ends whose keys were compared
+	rotated, keyless                int              // keys changed in order; armed sessions that lost theirs
 }
 
 func (t *tally) add(o *tally) {
@@ -111,6 +120,16 @@ func (t *tally) add(o *tally) {
 	for i, n := range o.verdicts {
 		t.verdicts[i] += n
 	}
+	t.cookies += o.cookies
+	t.refused += o.refused
+	t.refusedSealed += o.refusedSealed
+	for i, n := range o.attacks {
+		t.attacks[i] += n
+	}
+	t.dropped += o.dropped
+	t.paired += o.paired
+	t.rotated += o.rotated
+	t.keyless += o.keyless
 }
 
 func (t *tally) String() string {
@@ -121,7 +140,14 @@ func (t *tally) String() string {
 			s += fmt.Sprintf(" %d %v,", n, wire.Reason(why))
 		}
 	}
-	return strings.TrimSuffix(s, ",")
+	s = strings.TrimSuffix(s, ",") + "; attacks:"
+	for a, n := range t.attacks {
+		if n > 0 {
+			s += fmt.Sprintf(" %d %v,", n, attack(a))
+		}
+	}
+	return s + fmt.Sprintf(" %d frames dropped without proof; %d cookies asked for, %d refusals (%d sealed), %d pairs of keys compared, %d rotations in order, %d sessions ended with their key",
+		t.dropped, t.cookies, t.refused, t.refusedSealed, t.paired, t.rotated, t.keyless)
 }
 
 // newWorld draws a world from the seed.
@@ -136,23 +162,32 @@ func newWorld(seed uint64, tracing bool) *world {
 	w.connectInterval = w.between(w.timeout/5, w.timeout*3/2)
 	w.connectTimeout = w.between(w.timeout/2, w.timeout*3/2)
 	w.datagram = w.chance(0.5)
+	w.keyed = w.datagram || w.chance(0.5)
 	clients := 1
 	if w.chance(0.15) {
 		clients = 3 + w.rng.IntN(3)
 	}
-	w.say("seed %d: %d conmgrs, %v x %v, connect %v/%v, datagram %v",
-		seed, clients, w.interval, w.timeout, w.connectInterval, w.connectTimeout, w.datagram)
-	w.watchdog = &host{w: w, name: "watchdog", side: 1}
+	w.say("seed %d: %d conmgrs, %v x %v, connect %v/%v, datagram %v, keys %v",
+		seed, clients, w.interval, w.timeout, w.connectInterval, w.connectTimeout, w.datagram, w.keyed)
+	w.watchdog = &host{w: w, name: "watchdog", side: 1, file: w.firstKeys()}
 	w.watchdog.start()
 	for i := range clients {
 		w.links = append(w.links, &path{w: w})
-		h := &host{w: w, name: fmt.Sprintf("conmgr%d", i), client: i}
+		h := &host{w: w, name: fmt.Sprintf("conmgr%d", i), client: i, file: w.firstKeys()}
 		w.clients = append(w.clients, h)
 		w.after(w.between(0, w.interval), h.start)
 	}
 	w.planFaults()
 	w.planInstance()
+	w.planAttacks()
 	return w
+}
+
+func (w *world) hosts() []*host { return append([]*host{w.watchdog}, w.clients...) }
+
+// nonce draws a nonce; by tells whose it is.
+func (w *world) nonce(by byte) wire.ID {
+	return wire.ID{byte(w.rng.Uint32()), byte(w.rng.Uint32()), byte(w.rng.Uint32()), by}
 }
 
 // run lives through the whole agenda up to the end and checks the last word.

@@ -294,7 +294,10 @@ func TestForgedRepetitionOfHello(t *testing.T) {
 	eventually(t, "the forged repetitions are dropped", func() bool {
 		return on(l, func() bool { dropped, received := figures(); return dropped == 2 && received == 0 })
 	})
-	if _, err := conn.Write(sealed); err != nil {
+	hello.Seq = 2
+	repeated := wire.Append(nil, &hello)
+	ring.First().SealHello(repeated)
+	if _, err := conn.Write(repeated); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the true repetition is answered", func() bool {
