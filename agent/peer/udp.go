@@ -207,17 +207,18 @@ func (s *packetSocket) hello(b []byte, f *wire.Frame, from netip.AddrPort, to ne
 		}, from, to, nil)
 		return
 	}
-	if old := ln.shaking[from]; old != nil {
-		if old.m.Nonce() == f.Hello.Nonce {
-			old.frame(old.transport, b, f, nil) // the WELCOME was lost
-			return
-		}
-		old.replace()
+	old := ln.shaking[from]
+	if old != nil && old.m.Nonce() == f.Hello.Nonce {
+		old.frame(old.transport, b, f, nil) // the WELCOME was lost
+		return
 	}
 	k, code, limit, adm := ln.judge(b, f, from)
 	if code != 0 {
 		s.refuse(f, from, to, k, code, limit)
 		return
+	}
+	if old != nil { // only now: a cookie proves an address, but not a key
+		old.replace()
 	}
 	ln.open(&endpoint{sock: s, local: to, heard: ln.loop.now}, from, f, k, adm)
 }

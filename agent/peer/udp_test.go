@@ -283,10 +283,13 @@ func TestForgedRepetitionOfHello(t *testing.T) {
 		return 0, 0
 	}
 	eventually(t, "the session", func() bool { return on(l, func() int { return len(ln.byID) }) == 1 })
+	other := hello // another attempt from the same address, with a cookie but no key
+	other.Hello.Nonce = wire.ID{3}
+	other.Hello.Cookie = on(l, func() [wire.CookieSize]byte { return ln.cookies.Make(from, other.Hello.Nonce, l.now) })
 	hello.Seq = 1 << 40
-	forged := wire.Append(nil, &hello)
-	forged[wire.OffsetAuth] = 1
-	for range 2 {
+	for _, f := range []*wire.Frame{&other, &hello, &hello} {
+		forged := wire.Append(nil, f)
+		forged[wire.OffsetAuth] = 1
 		if _, err := conn.Write(forged); err != nil {
 			t.Fatal(err)
 		}
