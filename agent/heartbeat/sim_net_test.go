@@ -17,7 +17,7 @@ type conn struct {
 	link   *path
 	client *host
 	remote netip.AddrPort // the conmgr's address
-	open   [2]bool // the kernel has a socket
+	open   [2]bool        // the kernel has a socket
 	ends   [2]*end
 	pipes  [2]*pipe // by direction; streams only
 }

@@ -6,7 +6,6 @@ import (
 	"container/heap"
 	"fmt"
 	"math/rand/v2"
-	"strings"
 	"time"
 
 	"github.com/pgconmgr/pgconmgr/agent/mono"
@@ -97,58 +96,6 @@ func (w *world) between(lo, hi time.Duration) time.Duration {
 func (w *world) chance(p float64) bool { return w.rng.Float64() < p }
 
 func pick[T any](w *world, of ...T) T { return of[w.rng.IntN(len(of))] }
-
-// tally counts what happened, to show that the simulation is worth its name.
-type tally struct {
-	frames, pauses, holds, armed, redialed, reordered int
-	verdicts                                          [256]int // by reason
-
-	cookies, refused, refusedSealed int              // answers outside a session
-	attacks                         [attackKinds]int // frames that the attacker has put in
-	dropped                         int              // frames that no proof let through, replays included
-	paired                          int              // armed ends whose keys were compared
-	rotated, keyless                int              // keys changed in order; armed sessions that lost theirs
-}
-
-func (t *tally) add(o *tally) {
-	t.frames += o.frames
-	t.pauses += o.pauses
-	t.holds += o.holds
-	t.armed += o.armed
-	t.redialed += o.redialed
-	t.reordered += o.reordered
-	for i, n := range o.verdicts {
-		t.verdicts[i] += n
-	}
-	t.cookies += o.cookies
-	t.refused += o.refused
-	t.refusedSealed += o.refusedSealed
-	for i, n := range o.attacks {
-		t.attacks[i] += n
-	}
-	t.dropped += o.dropped
-	t.paired += o.paired
-	t.rotated += o.rotated
-	t.keyless += o.keyless
-}
-
-func (t *tally) String() string {
-	s := fmt.Sprintf("%d frames, %d own pauses, %d sessions armed, %d relations survived their transport, %d fuses held, %d frames out of order; verdicts:",
-		t.frames, t.pauses, t.armed, t.redialed, t.holds, t.reordered)
-	for why, n := range t.verdicts {
-		if n > 0 {
-			s += fmt.Sprintf(" %d %v,", n, wire.Reason(why))
-		}
-	}
-	s = strings.TrimSuffix(s, ",") + "; attacks:"
-	for a, n := range t.attacks {
-		if n > 0 {
-			s += fmt.Sprintf(" %d %v,", n, attack(a))
-		}
-	}
-	return s + fmt.Sprintf(" %d frames dropped without proof; %d cookies asked for, %d refusals (%d sealed), %d pairs of keys compared, %d rotations in order, %d sessions ended with their key",
-		t.dropped, t.cookies, t.refused, t.refusedSealed, t.paired, t.rotated, t.keyless)
-}
 
 // newWorld draws a world from the seed.
 func newWorld(seed uint64, tracing bool) *world {
