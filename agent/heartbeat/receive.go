@@ -110,12 +110,31 @@ func (m *Machine) onCookie(now mono.Instant, f *wire.Frame, out *Output) bool {
 }
 
 func (m *Machine) onRefuse(now mono.Instant, f *wire.Frame, out *Output) bool {
+	if f.Refuse.Code == wire.CodeSession {
+		return m.onForgotten(now, f, out)
+	}
 	if m.link != linkShaking || f.Refuse.Echo != m.shake.nonce {
 		return false
 	}
 	refused := f.Refuse
 	out.Refused = &refused
 	m.fail(now, wire.ReasonRefused, out)
+	return true
+}
+
+// onForgotten takes the word of the watchdog's host that it has no such session:
+// on datagrams nothing else tells that the agent was restarted. The keys went with
+// the session, so nobody can prove it. It counts only while the watchdog is silent
+// anyway, for a frame that was sent lately, and no more than a transport that
+// broke: the relation dials anew and its deadline stays.
+func (m *Machine) onForgotten(now mono.Instant, f *wire.Frame, out *Output) bool {
+	session, seq := f.Refuse.Echoed()
+	if m.cfg.Role != Active || !m.cfg.Datagram || m.link != linkOpen || !m.doubtful() ||
+		session != m.session || seq >= m.seq || seq+sentRing < m.seq {
+		return false
+	}
+	m.drop(CloseReset, out)
+	m.retryAt = max(now, m.dialedAt.Add(m.retryAfter()))
 	return true
 }
 

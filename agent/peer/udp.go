@@ -178,7 +178,7 @@ func (s *packetSocket) packet(b []byte, from netip.AddrPort, to netip.Addr) {
 	switch {
 	case err == wire.ErrVersion && f.Type == wire.TypeHello && len(b) >= helloLeast:
 		s.ln.acceptor.TurnedAway(from, err)
-		s.refuse(f, from, to, nil, wire.CodeVersion, wire.Version)
+		s.refuse(f.Hello.Nonce, from, to, nil, wire.CodeVersion, wire.Version)
 	case err != nil:
 		s.ln.stats.Malformed++
 	case f.Type == wire.TypeHello:
@@ -187,6 +187,9 @@ func (s *packetSocket) packet(b []byte, from netip.AddrPort, to netip.Addr) {
 		session := s.ln.byID[f.Session]
 		if session == nil || session.remote != from {
 			s.ln.stats.Foreign++
+			if session == nil && f.Type == wire.TypeBeat {
+				s.refuse(wire.EchoOf(&f.Header), from, to, nil, wire.CodeSession, 0)
+			}
 			return
 		}
 		if e, ok := session.transport.(*endpoint); ok {
@@ -214,7 +217,7 @@ func (s *packetSocket) hello(b []byte, f *wire.Frame, from netip.AddrPort, to ne
 	}
 	k, code, limit, adm := ln.judge(b, f, from)
 	if code != 0 {
-		s.refuse(f, from, to, k, code, limit)
+		s.refuse(f.Hello.Nonce, from, to, k, code, limit)
 		return
 	}
 	if old != nil { // only now: a cookie proves an address, but not a key
@@ -223,15 +226,15 @@ func (s *packetSocket) hello(b []byte, f *wire.Frame, from netip.AddrPort, to ne
 	ln.open(&endpoint{sock: s, local: to, heard: ln.loop.now}, from, f, k, adm)
 }
 
-func (s *packetSocket) refuse(f *wire.Frame, from netip.AddrPort, to netip.Addr, k *key.Key, code wire.Code, limit uint32) {
+func (s *packetSocket) refuse(echo wire.ID, from netip.AddrPort, to netip.Addr, k *key.Key, code wire.Code, limit uint32) {
 	s.answer(&wire.Frame{
 		Header: wire.Header{Type: wire.TypeRefuse, Seq: 1},
-		Refuse: wire.Refuse{Code: code, Limit: limit, Echo: f.Hello.Nonce},
+		Refuse: wire.Refuse{Code: code, Limit: limit, Echo: echo},
 	}, from, to, k)
 }
 
 // answer sends one frame outside a session, sealed when there is a key. It is
-// never longer than the HELLO that it answers.
+// never longer than the HELLO or BEAT that it answers.
 func (s *packetSocket) answer(f *wire.Frame, to netip.AddrPort, from netip.Addr, k *key.Key) {
 	b := wire.Append(s.ln.loop.wbuf[:0], f)
 	if k != nil && f.Type == wire.TypeRefuse {

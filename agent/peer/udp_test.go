@@ -178,6 +178,35 @@ func TestUDPAgentGone(t *testing.T) {
 	}
 }
 
+// An agent that is back before anything was sent to it leaves no closed port
+// behind: conmgr learns from it that the session is gone, inside the timeout.
+func TestUDPAgentRestarted(t *testing.T) {
+	manLoop, dogLoop := startLoop(t), startLoop(t)
+	ring := mustRing(t, ringOld)
+	var dog, man recorder
+	ln, addr := serveKeyed(t, dogLoop, &dog, ring, "127.0.0.1")
+	s := dialKeyed(manLoop, addr, 1, ring, true, &man)
+	armedBoth(t, &dog, &man)
+	first := on(manLoop, func() uint64 { return s.Machine().Session() })
+	dogLoop.Do(func() {
+		for _, old := range ln.byID {
+			old.timer.Stop() // as if it never was
+		}
+		clear(ln.byID)
+		clear(ln.byAddr)
+		ln.armed, ln.silent = 0, 0
+	})
+	eventually(t, "another session", func() bool {
+		return on(manLoop, func() bool {
+			m := s.Machine()
+			return m.Session() != first && m.Session() != 0 && m.State() == wire.StateUp
+		})
+	})
+	if n := man.count(wire.StateDown); n != 0 {
+		t.Errorf("%d verdicts about an agent that was restarted, want none", n)
+	}
+}
+
 // Strangers on UDP cost no memory: without the right cookie there is only an
 // answer, shorter than the question.
 func TestStrangersOnUDP(t *testing.T) {
