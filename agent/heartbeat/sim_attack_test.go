@@ -23,6 +23,7 @@ const (
 	attackHello                     // the following are forged
 	attackWelcome
 	attackRefuse
+	attackForget // REFUSE: there is no such session
 	attackCookie
 	attackBeat
 	attackBye
@@ -32,7 +33,7 @@ const (
 func (a attack) String() string {
 	return [...]string{
 		"honest", "replayed", "misplaced", "reflected", "bit-flipped", "cut",
-		"forged HELLO", "forged WELCOME", "forged REFUSE", "forged COOKIE", "forged BEAT", "forged BYE",
+		"forged HELLO", "forged WELCOME", "forged REFUSE", "forged end of session", "forged COOKIE", "forged BEAT", "forged BYE",
 	}[a]
 }
 
@@ -120,18 +121,26 @@ func (a *attacker) again(kind attack, r record) {
 
 // forge makes a frame out of what a recorded one tells: ids, nonces, numbers.
 func (a *attacker) forge(kind attack, r record) {
+	w := a.w
 	var seen wire.Frame
 	if wire.Parse(r.p.b, &seen) != nil {
 		return
 	}
-	f := wire.Frame{Header: wire.Header{Session: seen.Session, Seq: seen.Seq + 1 + uint64(a.w.rng.IntN(4))}}
+	f := wire.Frame{Header: wire.Header{Session: seen.Session, Seq: seen.Seq + 1 + uint64(w.rng.IntN(4))}}
 	to := 1 - r.side
 	switch kind {
 	case attackBeat:
 		f.Type = wire.TypeBeat
-		f.Beat.State, f.Beat.Reason = wire.StateDown, pick(a.w, wire.ReasonTimeout, wire.ReasonReplaced)
+		f.Beat.State, f.Beat.Reason = wire.StateDown, pick(w, wire.ReasonTimeout, wire.ReasonReplaced)
+	case attackForget:
+		// It may make a silent conmgr dial anew: a fault like others.
+		if seen.Type != wire.TypeBeat || to == 0 || w.faultless || w.now.After(w.healthyAt) {
+			return
+		}
+		f.Type, f.Session, to = wire.TypeRefuse, 0, 0
+		f.Refuse = wire.Refuse{Code: wire.CodeSession, Echo: wire.EchoOf(&seen.Header)}
 	case attackBye:
-		f.Type, f.Bye.Kind = wire.TypeBye, wire.ByeKind(1+a.w.rng.IntN(4))
+		f.Type, f.Bye.Kind = wire.TypeBye, wire.ByeKind(1+w.rng.IntN(4))
 	default:
 		if seen.Type != wire.TypeHello || !a.forgeOpening(kind, r.c, &seen, &f) {
 			return
@@ -219,6 +228,7 @@ func (c *conn) takes(side int, p *packet) bool {
 // mark is what an attack must leave alone.
 type mark struct {
 	e                         *end
+	doubtful                  bool
 	state                     wire.State
 	session, peer             uint64
 	lastValid, deadline, beat mono.Instant
@@ -238,7 +248,11 @@ func (h *host) harmless(p *packet, deliver func()) {
 	}
 	deliver()
 	for _, m := range before {
-		if m.e.mark() != m {
+		after := m.e.mark()
+		if m.doubtful && p.by == attackForget { // it dials anew, no more
+			after.session = m.session
+		}
+		if after != m {
 			h.w.fail("%s: a %v frame changed it", m.e, p.by)
 		}
 	}
@@ -246,7 +260,7 @@ func (h *host) harmless(p *packet, deliver func()) {
 
 func (e *end) mark() mark {
 	m := e.m
-	return mark{e, m.state, m.session, m.heardSeq, m.lastValid, m.Deadline(), m.nextBeat}
+	return mark{e, m.doubtful(), m.state, m.session, m.heardSeq, m.lastValid, m.Deadline(), m.nextBeat}
 }
 
 // noteGiven holds each frame that is given to a machine against what was really
@@ -255,8 +269,8 @@ func (e *end) mark() mark {
 func (e *end) noteGiven(p *packet, f *wire.Frame) {
 	w := e.h.w
 	switch {
-	case f.Type == wire.TypeCookie:
-		return // proves nothing and does nothing but repeat the HELLO
+	case f.Type == wire.TypeCookie || f.Type == wire.TypeRefuse && f.Refuse.Code == wire.CodeSession:
+		return // proves nothing, and repeats the HELLO or dials, no more
 	case p.sent == nil:
 		w.fail("%s: is given a %v %v", e, p.by, f.Type)
 		return
@@ -273,7 +287,7 @@ func (e *end) noteGiven(p *packet, f *wire.Frame) {
 // noteTaken looks at a HELLO or REFUSE that the machine, whose transport was c,
 // acted on: it is the peer's, and new.
 func (e *end) noteTaken(c *conn, p *packet, f *wire.Frame) {
-	if f.Type != wire.TypeHello && f.Type != wire.TypeRefuse || p.sent == nil {
+	if f.Type != wire.TypeHello && f.Type != wire.TypeRefuse || p.sent == nil || f.Refuse.Code == wire.CodeSession {
 		return
 	}
 	if p.sent.given++; p.sent.given > 1 || p.sent.conn != c {

@@ -4,6 +4,7 @@ package heartbeat
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/pgconmgr/pgconmgr/agent/key"
 	"github.com/pgconmgr/pgconmgr/agent/mono"
@@ -32,7 +33,7 @@ func (h *host) frame(now mono.Instant, c *conn, p *packet) {
 	err := wire.Parse(p.b, &f)
 	switch {
 	case errors.Is(err, wire.ErrVersion) && f.Type == wire.TypeHello && h.side == 1 && h.w.datagram:
-		c.answer(&f, nil, wire.CodeVersion)
+		c.answer(f.Hello.Nonce, nil, wire.CodeVersion)
 	case err != nil:
 		if p.by == 0 {
 			h.w.fail("%s: %v", h.name, err)
@@ -62,6 +63,14 @@ func (h *host) datagram(now mono.Instant, c *conn, p *packet, f *wire.Frame) {
 			return
 		}
 	}
+	if f.Type == wire.TypeBeat && !h.knows(f.Session) {
+		h.w.tally.forgotten++
+		c.answer(wire.EchoOf(&f.Header), nil, wire.CodeSession)
+	}
+}
+
+func (h *host) knows(session uint64) bool {
+	return slices.ContainsFunc(h.ends, func(e *end) bool { return e.m.session == session && !e.m.stopped })
 }
 
 // hello answers a HELLO on UDP, with a cookie first.
@@ -82,7 +91,7 @@ func (h *host) hello(now mono.Instant, c *conn, p *packet, f *wire.Frame) {
 	}
 	k, code := h.judge(p, f, c)
 	if code != 0 {
-		c.answer(f, k, code)
+		c.answer(hello.Nonce, k, code)
 		return
 	}
 	if old != nil {
@@ -109,7 +118,7 @@ func (h *host) firstFrame(now mono.Instant, c *conn, p *packet, f *wire.Frame) {
 	}
 	k, code := h.judge(p, f, c)
 	if code != 0 {
-		c.answer(f, k, code)
+		c.answer(f.Hello.Nonce, k, code)
 		c.close(1)
 		return
 	}
@@ -152,15 +161,15 @@ func (h *host) open(now mono.Instant, c *conn, p *packet, f *wire.Frame, k *key.
 	h.w.say("%s: accepted", e)
 }
 
-// answer refuses a HELLO, sealed when its sender has proven to hold k.
-func (c *conn) answer(f *wire.Frame, k *key.Key, code wire.Code) {
+// answer refuses a HELLO or a BEAT of no session, sealed when its sender has proven to hold k.
+func (c *conn) answer(echo wire.ID, k *key.Key, code wire.Code) {
 	c.w.tally.refused++
 	if k != nil {
 		c.w.tally.refusedSealed++
 	}
 	c.send(1, c.w.outside(c, &wire.Frame{
 		Header: wire.Header{Type: wire.TypeRefuse, Seq: 1},
-		Refuse: wire.Refuse{Code: code, Echo: f.Hello.Nonce},
+		Refuse: wire.Refuse{Code: code, Echo: echo},
 	}, k))
 }
 

@@ -76,7 +76,7 @@ func (e *end) opens(raw []byte, f *wire.Frame) bool {
 	case wire.TypeCookie:
 		return active
 	case wire.TypeRefuse:
-		return active && e.key.OpenRefuse(raw)
+		return active && (f.Refuse.Code == wire.CodeSession || e.key.OpenRefuse(raw))
 	case wire.TypeWelcome:
 		return active && e.opensWelcome(raw, f)
 	}

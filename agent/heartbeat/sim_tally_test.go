@@ -15,11 +15,11 @@ type tally struct {
 	frames, pauses, holds, armed, redialed, reordered int
 	verdicts                                          [256]int // by reason
 
-	cookies, refused, refusedSealed int              // answers outside a session
-	attacks                         [attackKinds]int // frames that the attacker has put in
-	dropped                         int              // frames that no proof let through, replays included
-	paired                          int              // armed ends whose keys were compared
-	rotated, keyless                int              // keys changed in order; armed sessions that lost theirs
+	cookies, refused, refusedSealed, forgotten int              // answers outside a session
+	attacks                                    [attackKinds]int // frames that the attacker has put in
+	dropped                                    int              // frames that no proof let through, replays included
+	paired                                     int              // armed ends whose keys were compared
+	rotated, keyless                           int              // keys changed in order; armed sessions that lost theirs
 }
 
 func (t *tally) add(o *tally) {
@@ -35,6 +35,7 @@ func (t *tally) add(o *tally) {
 	t.cookies += o.cookies
 	t.refused += o.refused
 	t.refusedSealed += o.refusedSealed
+	t.forgotten += o.forgotten
 	for i, n := range o.attacks {
 		t.attacks[i] += n
 	}
@@ -58,8 +59,8 @@ func (t *tally) String() string {
 			s += fmt.Sprintf(" %d %v,", n, attack(a))
 		}
 	}
-	return s + fmt.Sprintf(" %d frames dropped without proof; %d cookies asked for, %d refusals (%d sealed), %d pairs of keys compared, %d rotations in order, %d sessions ended with their key",
-		t.dropped, t.cookies, t.refused, t.refusedSealed, t.paired, t.rotated, t.keyless)
+	return s + fmt.Sprintf(" %d frames dropped without proof; %d cookies asked for, %d refusals (%d sealed, %d for want of the session), %d pairs of keys compared, %d rotations in order, %d sessions ended with their key",
+		t.dropped, t.cookies, t.refused, t.refusedSealed, t.forgotten, t.paired, t.rotated, t.keyless)
 }
 
 // check fails when something that the simulation is for never happened.
@@ -77,7 +78,7 @@ func (t *tally) check(test *testing.T) {
 	for what, n := range map[string]int{
 		"own pause": t.pauses, "fuse": t.holds, "redial": t.redialed, "reordering": t.reordered,
 		"dropped frame": t.dropped, "cookie": t.cookies, "sealed refusal": t.refusedSealed,
-		"unsealed refusal": t.refused - t.refusedSealed, "pair of keys": t.paired,
+		"unsealed refusal": t.refused - t.refusedSealed - t.forgotten, "forgotten session": t.forgotten, "pair of keys": t.paired,
 		"rotation in order": t.rotated, "session without its key": t.keyless,
 	} {
 		if n == 0 {
