@@ -70,14 +70,13 @@ func (m *Machine) outOfOrder(f *wire.Frame) bool {
 }
 
 // onHello answers the repetition of the HELLO that made this session: the
-// WELCOME was lost.
+// WELCOME was lost. The same HELLO again is no repetition: who replays it must
+// not put off what arms the session.
 func (m *Machine) onHello(now mono.Instant, f *wire.Frame, out *Output) bool {
-	if m.cfg.Role != Passive || m.state != wire.StateInit || f.Hello.Nonce != m.shake.nonce {
+	if m.cfg.Role != Passive || m.state != wire.StateInit || f.Hello.Nonce != m.shake.nonce || f.Seq <= m.heardSeq {
 		return false
 	}
-	if f.Seq > m.heardSeq {
-		m.begin(now, f.Seq)
-	}
+	m.begin(now, f.Seq)
 	m.welcome(now, out)
 	m.first = m.seq // an acknowledgement of this WELCOME proves nothing
 	m.beat(now, wire.FlagProbe, out)
@@ -111,12 +110,35 @@ func (m *Machine) onCookie(now mono.Instant, f *wire.Frame, out *Output) bool {
 }
 
 func (m *Machine) onRefuse(now mono.Instant, f *wire.Frame, out *Output) bool {
+	if f.Refuse.Code == wire.CodeSession {
+		return m.onForgotten(now, f, out)
+	}
 	if m.link != linkShaking || f.Refuse.Echo != m.shake.nonce {
 		return false
 	}
 	refused := f.Refuse
 	out.Refused = &refused
 	m.fail(now, wire.ReasonRefused, out)
+	return true
+}
+
+// forgottenWithin is how many frames ago the one was sent that a REFUSE with
+// CodeSession answers: more than are under way, also while probing.
+const forgottenWithin = 32
+
+// onForgotten takes the word of the watchdog's host that it has no such session:
+// on datagrams nothing else tells that the agent was restarted. The keys went with
+// the session, so nobody can prove it. It counts only while the watchdog is silent
+// anyway, for a frame that was sent lately, and no more than a transport that
+// broke: the relation dials anew and its deadline stays.
+func (m *Machine) onForgotten(now mono.Instant, f *wire.Frame, out *Output) bool {
+	session, seq := f.Refuse.Echoed()
+	if m.cfg.Role != Active || !m.cfg.Datagram || m.link != linkOpen || !m.doubtful() ||
+		session != m.session || seq >= m.seq || seq+forgottenWithin < m.seq {
+		return false
+	}
+	m.drop(CloseReset, out)
+	m.retryAt = max(now, m.dialedAt.Add(m.retryAfter()))
 	return true
 }
 

@@ -150,6 +150,7 @@ func (e *end) noteChange(c Change) {
 	}
 	if c.To == wire.StateUp {
 		e.armedIn = e.m.Session()
+		e.checkSameKeys()
 	}
 	if !c.Verdict() {
 		return

@@ -60,7 +60,8 @@ func (s *Session) open(raw []byte, f *wire.Frame) bool {
 	case wire.TypeCookie: // nobody can authenticate it; the nonce stands for it
 		ok = s.active != nil
 	case wire.TypeRefuse:
-		ok = s.active != nil && s.key.OpenRefuse(raw)
+		// That the watchdog has no such session it cannot prove; see the machine.
+		ok = s.active != nil && (f.Refuse.Code == wire.CodeSession || s.key.OpenRefuse(raw))
 		if !ok && s.active != nil && f.Refuse.Echo == s.m.Nonce() && !s.keys.Keyed() {
 			s.handler.Refused(s, f.Refuse, false)
 		}

@@ -204,9 +204,10 @@ func (s *Session) frame(t transport, raw []byte, f *wire.Frame, err error) {
 
 // heardOn notes a sign of life on UDP, where the kernel tells none: a datagram
 // that was proven. Anybody can send one that was not, and nobody can prove a
-// COOKIE.
+// COOKIE or that there is no such session.
 func (s *Session) heardOn(t transport, f *wire.Frame) {
-	if d, ok := t.(*datagram); ok && f.Type != wire.TypeCookie {
+	unproven := f.Type == wire.TypeCookie || f.Type == wire.TypeRefuse && f.Refuse.Code == wire.CodeSession
+	if d, ok := t.(*datagram); ok && !unproven {
 		d.life = s.loop().now
 	}
 }

@@ -131,7 +131,7 @@ func (ln *Listener) listenUDP(addr netip.AddrPort) (*packetSocket, error) {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("listen on UDP %s: %w", addr, err)
 	}
-	s := &packetSocket{ln: ln, fd: fd, addr: localAddr(fd), locals: map[netip.Addr]*netip.Addr{}}
+	s := &packetSocket{ln: ln, fd: fd, addr: localAddr(fd)}
 	if err := ln.loop.add(fd, s, unix.EPOLLIN); err != nil {
 		_ = unix.Close(fd)
 		return nil, err
@@ -173,7 +173,7 @@ func (s *packetSocket) packet(b []byte, from netip.AddrPort, to netip.Addr) {
 	switch {
 	case err == wire.ErrVersion && f.Type == wire.TypeHello && len(b) >= helloLeast:
 		s.ln.acceptor.TurnedAway(from, err)
-		s.refuse(f, from, to, nil, wire.CodeVersion, wire.Version)
+		s.refuse(f.Hello.Nonce, from, to, nil, wire.CodeVersion, wire.Version)
 	case err != nil:
 		s.ln.stats.Malformed++
 	case f.Type == wire.TypeHello:
@@ -182,6 +182,9 @@ func (s *packetSocket) packet(b []byte, from netip.AddrPort, to netip.Addr) {
 		session := s.ln.byID[f.Session]
 		if session == nil || session.remote != from {
 			s.ln.stats.Foreign++
+			if session == nil && f.Type == wire.TypeBeat {
+				s.refuse(wire.EchoOf(&f.Header), from, to, nil, wire.CodeSession, 0)
+			}
 			return
 		}
 		if e, ok := session.transport.(*endpoint); ok {
@@ -201,17 +204,18 @@ func (s *packetSocket) hello(b []byte, f *wire.Frame, from netip.AddrPort, to ne
 		}, from, to, nil)
 		return
 	}
-	if old := ln.shaking[from]; old != nil {
-		if old.m.Nonce() == f.Hello.Nonce {
-			old.frame(old.transport, b, f, nil) // the WELCOME was lost
-			return
-		}
-		old.replace()
+	old := ln.shaking[from]
+	if old != nil && old.m.Nonce() == f.Hello.Nonce {
+		old.frame(old.transport, b, f, nil) // the WELCOME was lost
+		return
 	}
 	k, code, limit, adm := ln.judge(b, f, from)
 	if code != 0 {
-		s.refuse(f, from, to, k, code, limit)
+		s.refuse(f.Hello.Nonce, from, to, k, code, limit)
 		return
+	}
+	if old != nil { // only now: a cookie proves an address, but not a key
+		old.replace()
 	}
 	ln.open(&endpoint{sock: s, local: s.own(to)}, from, f, k, adm)
 }
@@ -220,20 +224,23 @@ func (s *packetSocket) hello(b []byte, f *wire.Frame, from netip.AddrPort, to ne
 // long as the socket.
 func (s *packetSocket) own(addr netip.Addr) *netip.Addr {
 	if s.locals[addr] == nil {
+		if s.locals == nil {
+			s.locals = map[netip.Addr]*netip.Addr{}
+		}
 		s.locals[addr] = &addr
 	}
 	return s.locals[addr]
 }
 
-func (s *packetSocket) refuse(f *wire.Frame, from netip.AddrPort, to netip.Addr, k *key.Key, code wire.Code, limit uint32) {
+func (s *packetSocket) refuse(echo wire.ID, from netip.AddrPort, to netip.Addr, k *key.Key, code wire.Code, limit uint32) {
 	s.answer(&wire.Frame{
 		Header: wire.Header{Type: wire.TypeRefuse, Seq: 1},
-		Refuse: wire.Refuse{Code: code, Limit: limit, Echo: f.Hello.Nonce},
+		Refuse: wire.Refuse{Code: code, Limit: limit, Echo: echo},
 	}, from, to, k)
 }
 
 // answer sends one frame outside a session, sealed when there is a key. It is
-// never longer than the HELLO that it answers.
+// never longer than the HELLO or BEAT that it answers.
 func (s *packetSocket) answer(f *wire.Frame, to netip.AddrPort, from netip.Addr, k *key.Key) {
 	b := wire.Append(s.ln.loop.wbuf[:0], f)
 	if k != nil && f.Type == wire.TypeRefuse {

@@ -186,6 +186,35 @@ func TestUDPAgentGone(t *testing.T) {
 	}
 }
 
+// An agent that is back before anything was sent to it leaves no closed port
+// behind: conmgr learns from it that the session is gone, inside the timeout.
+func TestUDPAgentRestarted(t *testing.T) {
+	manLoop, dogLoop := startLoop(t), startLoop(t)
+	ring := mustRing(t, ringOld)
+	var dog, man recorder
+	ln, addr := serveKeyed(t, dogLoop, &dog, ring, "127.0.0.1")
+	s := dialKeyed(manLoop, addr, 1, ring, true, &man)
+	armedBoth(t, &dog, &man)
+	first := on(manLoop, func() uint64 { return s.Machine().Session() })
+	dogLoop.Do(func() {
+		for _, old := range ln.byID {
+			old.timer.Stop() // as if it never was
+		}
+		clear(ln.byID)
+		clear(ln.byAddr)
+		ln.armed, ln.silent = 0, 0
+	})
+	eventually(t, "another session", func() bool {
+		return on(manLoop, func() bool {
+			m := s.Machine()
+			return m.Session() != first && m.Session() != 0 && m.State() == wire.StateUp
+		})
+	})
+	if n := man.count(wire.StateDown); n != 0 {
+		t.Errorf("%d verdicts about an agent that was restarted, want none", n)
+	}
+}
+
 // Strangers on UDP cost no memory: without the right cookie there is only an
 // answer, shorter than the question.
 func TestStrangersOnUDP(t *testing.T) {
@@ -329,10 +358,13 @@ func TestForgedRepetitionOfHello(t *testing.T) {
 		return 0, 0
 	}
 	eventually(t, "the session", func() bool { return on(l, func() int { return len(ln.byID) }) == 1 })
+	other := hello // another attempt from the same address, with a cookie but no key
+	other.Hello.Nonce = wire.ID{3}
+	other.Hello.Cookie = on(l, func() [wire.CookieSize]byte { return ln.cookies.Make(from, other.Hello.Nonce, l.now) })
 	hello.Seq = 1 << 40
-	forged := wire.Append(nil, &hello)
-	forged[wire.OffsetAuth] = 1
-	for range 2 {
+	for _, f := range []*wire.Frame{&other, &hello, &hello} {
+		forged := wire.Append(nil, f)
+		forged[wire.OffsetAuth] = 1
 		if _, err := conn.Write(forged); err != nil {
 			t.Fatal(err)
 		}
@@ -340,7 +372,10 @@ func TestForgedRepetitionOfHello(t *testing.T) {
 	eventually(t, "the forged repetitions are dropped", func() bool {
 		return on(l, func() bool { dropped, received := figures(); return dropped == 2 && received == 0 })
 	})
-	if _, err := conn.Write(sealed); err != nil {
+	hello.Seq = 2
+	repeated := wire.Append(nil, &hello)
+	ring.First().SealHello(repeated)
+	if _, err := conn.Write(repeated); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the true repetition is answered", func() bool {
