@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -32,6 +33,7 @@ type Capture struct {
 	mu       sync.Mutex // guards the following
 	received map[netip.Addr]traffic
 	sent     map[netip.Addr]traffic
+	late     time.Duration // see CountGaps; 0 counts none
 	err      error
 }
 
@@ -39,6 +41,7 @@ type Capture struct {
 type traffic struct {
 	last   mono.Instant
 	frames int
+	gaps   Gaps
 }
 
 // Capture starts to watch TCP and UDP packets from or to the port. Close ends
@@ -159,7 +162,13 @@ func (c *Capture) addLocked(packet []byte, at mono.Instant, outgoing bool) {
 		seen, peer = c.sent, p.dst
 	}
 	for _, key := range []netip.Addr{peer, {}} {
-		seen[key] = traffic{last: at, frames: seen[key].frames + 1}
+		t := seen[key]
+		if !t.last.IsZero() {
+			t.gaps.add(at.Sub(t.last), c.late)
+		}
+		t.last = at
+		t.frames++
+		seen[key] = t
 	}
 }
 
