@@ -3,15 +3,10 @@
 package e2e
 
 import (
-	"cmp"
-	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
-	"syscall"
 	"testing"
 	"time"
 
@@ -97,24 +92,12 @@ func (w *world) startAgent(p *agenttest.Postgres) *agenttest.Process {
 	return process
 }
 
-// worldKey is the key that all hosts of a world share.
-const worldKey = "lab 8f0c3a5d7e91b2466c1f0e9d8c7b6a5948372615f0e1d2c3b4a5968778695a4b\n"
-
-// keyFile writes the key to a file on a host that only the given system user can
-// read, and returns its path.
+// keyFile returns a file with the world's key on a host that only the given
+// system user can read.
 func (w *world) keyFile(h *agenttest.Host, owner string) string {
 	w.Helper()
-	dir, err := h.Mkdir(owner, "key-"+cmp.Or(owner, "root"))
-	path := filepath.Join(dir, "heartbeat.key")
-	if errors.Is(err, os.ErrExist) {
-		return filepath.Join(w.lab.Dir, h.Name, "key-"+cmp.Or(owner, "root"), "heartbeat.key")
-	}
+	path, err := h.KeyFile(owner)
 	w.must(err)
-	w.must(os.WriteFile(path, []byte(worldKey), 0o600))
-	info, err := os.Stat(dir)
-	w.must(err)
-	st := info.Sys().(*syscall.Stat_t)
-	w.must(os.Chown(path, int(st.Uid), int(st.Gid)))
 	return path
 }
 
