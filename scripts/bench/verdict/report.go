@@ -143,8 +143,12 @@ func (r *report) print(out io.Writer) error {
 			row.Case, row.N, l.Min, l.P50, l.P99, l.Max, row.longestCut(), row.FalseVerdicts, mark)
 	}
 	for _, c := range r.Idle {
-		fmt.Fprintf(out, "%-11s idle at %.0f ms x 3 for %.0f s: %.2f %% of a core, %.1f wake-ups/s, %d log lines, %d descriptors, %d KiB\n",
-			c.Daemon, c.HeartbeatsMS, c.Seconds, c.CPUPercent, c.WakeupsPerS, c.LogLines, c.Descriptors, c.ResidentKiB)
+		transport := "TCP"
+		if c.UDP {
+			transport = "UDP"
+		}
+		fmt.Fprintf(out, "%-11s idle at %.0f ms x 3, %s, for %.0f s: %.2f %% of a core, %.1f wake-ups/s, %d log lines, %d descriptors, %d KiB\n",
+			c.Daemon, c.HeartbeatsMS, transport, c.Seconds, c.CPUPercent, c.WakeupsPerS, c.LogLines, c.Descriptors, c.ResidentKiB)
 	}
 	fmt.Fprintln(out)
 	return json.NewEncoder(out).Encode(r)

@@ -106,6 +106,9 @@ func TestChoose(t *testing.T) {
 	if err != nil || len(got) != 2 || got[0].title() != "50ms x 3, busy" || got[0].timeout() != 150*time.Millisecond {
 		t.Errorf("got %v, %v", got, err)
 	}
+	if got, err := choose([]string{"udp-50ms-busy"}); err != nil || !got[0].udp || got[0].title() != "50ms x 3, busy, UDP" {
+		t.Errorf("got %v, %v", got, err)
+	}
 	if _, err := choose([]string{"fast"}); err == nil {
 		t.Error("an unknown trial was chosen")
 	}
