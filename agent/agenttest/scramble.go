@@ -18,11 +18,10 @@ import (
 // in another order, and twice.
 type Scramble struct {
 	Port uint16
-	// Percent of the datagrams are taken out of the stream. One half of them is
-	// held back, the other half is delivered at once and again later.
-	Percent float64
-	// Hold is the longest time that a datagram is held back, and its copy; each
-	// has a random part of it.
+	// Late and Twice are the percentages of the datagrams that are held back, and
+	// of those that are delivered at once and again later.
+	Late, Twice float64
+	// Hold is the longest time until then; the shortest is half of it.
 	Hold time.Duration
 }
 
@@ -31,8 +30,8 @@ type Scramble struct {
 // nothing else that delays.
 type Scrambler struct {
 	host *Host
+	o    Scramble
 	tap  *os.File
-	hold time.Duration
 	done chan struct{}
 
 	held, copied atomic.Uint64
@@ -41,12 +40,12 @@ type Scrambler struct {
 // Scramble begins to scramble what the host sends, in place of its other
 // faults. Close ends it.
 func (h *Host) Scramble(ctx context.Context, o Scramble) (*Scrambler, error) {
-	chance, err := lossMatch(o.Percent)
+	chance, err := lossMatch(o.Late + o.Twice)
 	if err != nil {
 		return nil, err
 	}
 	device := "x-" + h.Name
-	s := &Scrambler{host: h, hold: o.Hold, done: make(chan struct{})}
+	s := &Scrambler{host: h, o: o, done: make(chan struct{})}
 	err = h.lab.owner.do(func() (err error) {
 		s.tap, err = openTap(device)
 		return err
@@ -109,13 +108,13 @@ func (s *Scrambler) run() {
 			return
 		}
 		frame := append([]byte(nil), buf[:n]...)
-		if rand.N(2) == 0 {
+		if rand.Float64()*(s.o.Late+s.o.Twice) < s.o.Late {
+			s.held.Add(1)
+		} else {
 			s.copied.Add(1)
 			s.deliver(frame)
-		} else {
-			s.held.Add(1)
 		}
-		time.AfterFunc(rand.N(s.hold), func() { s.deliver(frame) })
+		time.AfterFunc(s.o.Hold/2+rand.N(s.o.Hold/2), func() { s.deliver(frame) })
 	}
 }
 

@@ -46,7 +46,7 @@ func TestScrambleReordersAndRepeats(t *testing.T) {
 	for _, addr := range []netip.Addr{b.Addr4, b.Addr6} {
 		w := mustWire(t, a, b, addr)
 		port := netip.MustParseAddrPort(w.dest.String()).Port()
-		s, err := a.Scramble(t.Context(), Scramble{Port: port, Percent: 60, Hold: 50 * time.Millisecond})
+		s, err := a.Scramble(t.Context(), Scramble{Port: port, Late: 30, Twice: 30, Hold: 50 * time.Millisecond})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -28,6 +28,8 @@ type row struct {
 	// Variants that the row leaves out: over IPv6, at whole seconds, and over UDP
 	// because it is about a connection, which UDP does not have.
 	v4Only, fastOnly, tcpOnly bool
+	// udpOnly says that every variant is over UDP: the row loses frames.
+	udpOnly bool
 }
 
 // setup says what world a row runs in.
@@ -48,6 +50,8 @@ type setup struct {
 	away              time.Duration     // how long the row leaves something away
 	policyOff         bool              // the row's policies are the defaults
 	stopMode          string            // of cm_ctl stop, instead of the row's own
+	worsePath         bool              // see the rows of bad paths
+	unanswered        bool              // probes get no answer; see dropAnswers
 	// impatient bounds every expectation, for variants that must fail.
 	impatient time.Duration
 }
@@ -77,7 +81,7 @@ func prove(t *testing.T, r row) {
 	if !r.v4Only {
 		variants = append(variants, variant{"100ms-v6", func(s *setup) { s.v6 = true }})
 	}
-	if !r.tcpOnly {
+	if !r.tcpOnly && !r.udpOnly {
 		variants = append(variants, variant{"udp", func(s *setup) { s.udp = true }})
 	}
 	if !r.fastOnly {
@@ -87,6 +91,7 @@ func prove(t *testing.T, r row) {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()
 			s := fast()
+			s.udp = r.udpOnly
 			v.change(&s)
 			if r.with != nil {
 				r.with(&s)
@@ -99,6 +104,7 @@ func prove(t *testing.T, r row) {
 	t.Run("off", func(t *testing.T) {
 		t.Parallel()
 		s := fast()
+		s.udp = r.udpOnly
 		if r.with != nil {
 			r.with(&s)
 		}
