@@ -8,26 +8,17 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
-	"os/exec"
-	"runtime"
 	"slices"
-	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/pgconmgr/pgconmgr/scripts/bench/machine"
 )
 
 // report is all that was measured.
 type report struct {
-	Rows   []*row     `json:"rows"`
-	Idle   []idleCost `json:"idle,omitempty"`
-	Commit string     `json:"commit"`
-	Kernel string     `json:"kernel"`
-	Cores  int        `json:"cores"`
-	// Load is the load average of the last minute when the run began: what else
-	// the machine had to do.
-	Load string `json:"load_before"`
+	Rows []*row     `json:"rows"`
+	Idle []idleCost `json:"idle,omitempty"`
+	machine.Facts
 }
 
 // row is one fact in one trial.
@@ -51,24 +42,7 @@ type summary struct {
 }
 
 func newReport(ctx context.Context) report {
-	r := report{Rows: []*row{}, Commit: commit(ctx), Kernel: "unknown", Cores: runtime.NumCPU(), Load: "unknown"}
-	var u unix.Utsname
-	if unix.Uname(&u) == nil {
-		r.Kernel = unix.ByteSliceToString(u.Release[:])
-	}
-	if text, err := os.ReadFile("/proc/loadavg"); err == nil {
-		r.Load, _, _ = strings.Cut(string(text), " ")
-	}
-	return r
-}
-
-// commit is that of the working directory, with a mark when files differ.
-func commit(ctx context.Context) string {
-	out, err := exec.CommandContext(ctx, "git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*").Output()
-	if err != nil {
-		return "unknown"
-	}
-	return strings.TrimSpace(string(out))
+	return report{Rows: []*row{}, Facts: machine.Look(ctx)}
 }
 
 func (r *report) add(name string, timeout time.Duration) *row {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/pgconmgr/pgconmgr/agent/agenttest"
 	"github.com/pgconmgr/pgconmgr/agent/mono"
+	"github.com/pgconmgr/pgconmgr/scripts/bench/machine"
 )
 
 func at(ms int) mono.Instant { return mono.Instant(ms) * mono.Instant(time.Millisecond) }
@@ -70,7 +71,7 @@ func TestNote(t *testing.T) {
 // The last line is one JSON object with the promised names.
 func TestLastLine(t *testing.T) {
 	t.Parallel()
-	r := report{Commit: "abc", Kernel: "6.1"}
+	r := report{Facts: machine.Facts{Commit: "abc", Kernel: "6.1"}}
 	a := r.add("50ms x 3, idle: fact", 150*time.Millisecond)
 	a.late, a.afterCut = []time.Duration{6 * time.Millisecond}, []time.Duration{140 * time.Millisecond}
 	r.add("nothing happened", 150*time.Millisecond).FalseVerdicts = 2
