@@ -70,38 +70,58 @@ func (w *world) provePath(to, from float64, during time.Duration) {
 	before := agenttest.MustDropped(w, w.db1)
 	agenttest.MustFault(w, func(ctx context.Context) (agenttest.Effect, error) { return w.db1.Loss(ctx, to, from) })
 	x.expectUnnoticed("a lossy path", during)
+	agenttest.MustFault(w, w.db1.Heal) // TCP would need minutes to ask over a very bad one
 	x.expectAlive("a lossy path")
-	agenttest.MustFault(w, w.db1.Heal)
 	after := agenttest.MustDropped(w, w.db1)
 	in, out := after.In-before.In, after.Out-before.Out
 	if (in > 0) != (to > 0) || (out > 0) != (from > 0) {
 		w.Fatalf("the path lost %d packets to and %d from the database host at %v %% and %v %%", in, out, to, from)
 	}
-	w.Logf("lost: %d packets to, %d from the database host in %v", in, out, during)
+	w.count("packets lost", in+out)
 }
 
 // Everything is lost again and again, each time for less than the timeout.
 func TestLossBursts(t *testing.T) {
 	prove(t, row{
-		name: "loss bursts", udpOnly: true, v4Only: true,
-		with: func(s *setup) { fiveBeats(s); calm(s) },
-		off:  func(s *setup) { s.worsePath = true },
+		name: "loss bursts", udpOnly: true, v4Only: true, with: func(s *setup) { fiveBeats(s); calm(s) },
+		off: func(s *setup) { s.worsePath = true },
 		run: func(w *world) {
-			burst := w.timeout * 6 / 10
-			if w.worsePath {
-				burst = w.timeout * 16 / 10
+			end := time.Now().Add(w.badPathFor() / 2)
+			for done := false; !done; {
+				x := w.witnesses()
+				for done = time.Now().After(end); !done && w.burst(x); {
+					w.count("bursts", 1)
+					done = time.Now().After(end)
+				}
 			}
-			x := w.witnesses()
-			for end := time.Now().Add(w.badPathFor() / 2); time.Now().Before(end); {
-				cut := agenttest.MustFault(w, w.db1.Cut)
-				x.expectUnnoticed("a burst of loss", burst)
-				healed := agenttest.MustFault(w, w.db1.Heal)
-				w.measure("longest burst", max(w.measured["longest burst"], healed.After.Sub(cut.Before)))
-				x.expectUnnoticed("after a burst of loss", w.timeout-w.timeout*6/10)
+			if w.counted["bursts"] == 0 {
+				w.Fatal("no burst was as short as it had to be")
 			}
-			x.expectAlive("bursts of loss")
 		},
 	})
+}
+
+// burst loses everything for 60 % of the timeout. It returns false when that took
+// too long to be called short: the injector is a program, and a busy machine lets
+// it wait. What became of the sessions says nothing then.
+func (w *world) burst(x *witnesses) (short bool) {
+	w.Helper()
+	length := w.timeout * 6 / 10
+	if w.worsePath {
+		length = w.timeout * 16 / 10
+	}
+	cut := agenttest.MustFault(w, w.db1.Cut)
+	<-time.After(length)
+	healed := agenttest.MustFault(w, w.db1.Heal)
+	took := healed.After.Sub(cut.Before)
+	if took > w.timeout*8/10 && !w.worsePath {
+		w.count("bursts that took too long", 1)
+		return false
+	}
+	w.measure("longest burst", max(w.measured["longest burst"], took))
+	x.expectUnnoticed("after a burst of loss", w.timeout-length/2)
+	x.expectAlive("a burst of loss")
+	return true
 }
 
 // Frames of both directions arrive in another order, late, and twice. Off holds
@@ -124,7 +144,8 @@ func TestScrambled(t *testing.T) {
 				if held == 0 || copied == 0 {
 					w.Fatalf("%d frames held back, %d delivered twice: expected both", held, copied)
 				}
-				w.Logf("%d frames held back, %d delivered twice", held, copied)
+				w.count("frames held back", held)
+				w.count("frames delivered twice", copied)
 			}
 		},
 	})

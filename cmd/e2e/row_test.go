@@ -128,10 +128,10 @@ func runRow(t *testing.T, r row, s setup, variant string) (why string) {
 	defer func() {
 		switch x := recover().(type) {
 		case nil:
-			results.add(r.name, variant, outcome, w.measured)
+			results.add(r.name, variant, outcome, w)
 		case failed:
 			why = x.why
-			results.add(r.name, variant, "failed: "+why, w.measured)
+			results.add(r.name, variant, "failed: "+why, w)
 		default:
 			panic(x)
 		}
@@ -152,12 +152,13 @@ type resultList struct {
 type resultLine struct {
 	row, variant, outcome string
 	measured              map[string]time.Duration
+	counted               map[string]uint64
 }
 
-func (l *resultList) add(row, variant, outcome string, measured map[string]time.Duration) {
+func (l *resultList) add(row, variant, outcome string, w *world) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.lines = append(l.lines, resultLine{row, variant, outcome, measured})
+	l.lines = append(l.lines, resultLine{row, variant, outcome, w.measured, w.counted})
 }
 
 func (l *resultList) print() {
@@ -173,6 +174,9 @@ func (l *resultList) print() {
 		}
 		for _, what := range slices.Sorted(maps.Keys(r.measured)) {
 			text += fmt.Sprintf("; %s %.1f ms", what, r.measured[what].Seconds()*1000)
+		}
+		for _, what := range slices.Sorted(maps.Keys(r.counted)) {
+			text += fmt.Sprintf("; %d %s", r.counted[what], what)
 		}
 		fmt.Printf("%-22s %-9s %s\n", r.row, r.variant, text)
 	}

@@ -40,11 +40,15 @@ type world struct {
 	cm               *agenttest.Conmgr
 	captures         map[*agenttest.Host]*agenttest.Capture
 	measured         map[string]time.Duration
+	counted          map[string]uint64
 }
 
 func newWorld(t *testing.T, s setup) *world {
 	t.Helper()
-	w := &world{T: t, setup: s, measured: map[string]time.Duration{}, captures: map[*agenttest.Host]*agenttest.Capture{}}
+	w := &world{
+		T: t, setup: s, captures: map[*agenttest.Host]*agenttest.Capture{},
+		measured: map[string]time.Duration{}, counted: map[string]uint64{},
+	}
 	w.lab = agenttest.MustLab(t, append([]string{"client", "db1", "db2"}, s.hosts...)...)
 	w.client, w.db1, w.db2 = w.lab.Host("client"), w.lab.Host("db1"), w.lab.Host("db2")
 	for _, h := range w.lab.Hosts() {
@@ -215,6 +219,9 @@ func (w *world) expectNever(what string, during time.Duration, is func() bool) {
 
 // measure notes a figure for the summary.
 func (w *world) measure(what string, d time.Duration) { w.measured[what] = d }
+
+// count adds to a count for the summary, such as what an injector has done.
+func (w *world) count(what string, n uint64) { w.counted[what] += n }
 
 // expectVerdict checks when something happened that the silence since last
 // caused: never before the timeout. How much later is measured, and bounded only
