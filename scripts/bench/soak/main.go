@@ -13,6 +13,8 @@
 //   - frames sent, received, and the gaps between them: packets that the kernel
 //     of each host saw
 //   - frames lost: the counters of the injector, nftables on the switch
+//   - what the machine itself does: how much a thread that only sleeps oversleeps.
+//     A machine that others use too may stand still for longer than the timeout
 //
 // conmgr runs with agent_silence = fault, so that none of its verdicts remains
 // without consequence. Only the column "conmgr" is its own word: frames missed as
@@ -36,6 +38,7 @@ import (
 	"time"
 
 	"github.com/pgconmgr/pgconmgr/agent/agenttest"
+	"github.com/pgconmgr/pgconmgr/scripts/bench/machine"
 )
 
 // What is soaked.
@@ -117,6 +120,7 @@ func (w *world) disturb(ctx context.Context, a *audience) error {
 // minutes reports minute by minute until the time is over; the last one may be
 // shorter.
 func (w *world) minutes(ctx context.Context, a *audience, r *report, length time.Duration, out io.Writer) error {
+	asleep := machine.WatchOversleep(ctx)
 	last, err := w.look(ctx)
 	if err != nil {
 		return err
@@ -133,6 +137,7 @@ func (w *world) minutes(ctx context.Context, a *audience, r *report, length time
 		if err != nil {
 			return err
 		}
+		next.oversleep = asleep.Take()
 		r.add(out, last, next, a.takeEnded())
 		last = next
 	}

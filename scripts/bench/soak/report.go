@@ -35,6 +35,9 @@ type minute struct {
 	// Missed is how many frames conmgr noticed to be missing by their numbers.
 	Missed uint64 `json:"conmgr_missed"`
 	Ended  int    `json:"sessions_ended"`
+	// OversleepMS is the longest that the machine let a plain thread wait for its
+	// turn.
+	OversleepMS float64 `json:"oversleep_ms"`
 }
 
 // path is one direction of heartbeats.
@@ -60,7 +63,7 @@ func newReport(ctx context.Context) *report {
 
 // between returns what happened from one reading to the next.
 func between(last, next reading) minute {
-	m := minute{Seconds: round(next.at.Sub(last.at).Seconds()), Missed: next.missed - last.missed}
+	m := minute{Seconds: round(next.at.Sub(last.at).Seconds()), Missed: next.missed - last.missed, OversleepMS: millis(next.oversleep)}
 	m.ToServer = pathBetween(last.toServer, next.toServer, m.Seconds)
 	m.ToClient = pathBetween(last.toClient, next.toClient, m.Seconds)
 	return m
@@ -97,6 +100,7 @@ func (r *report) close(a *audience) {
 	for _, m := range r.Minutes {
 		r.Total.Seconds = round(r.Total.Seconds + m.Seconds)
 		r.Total.Missed += m.Missed
+		r.Total.OversleepMS = max(r.Total.OversleepMS, m.OversleepMS)
 		r.Total.ToServer.add(m.ToServer)
 		r.Total.ToClient.add(m.ToClient)
 	}
@@ -119,12 +123,13 @@ func (r *report) head(out io.Writer) {
 	fmt.Fprintf(out, "UDP with keys, %v x %d, %d processors busy, %d %% of all packets lost each way. Load before: %s.\n\n"+
 		"passed, longest: heartbeat frames and the longest gap between two, as the kernel of the receiving host saw them\n"+
 		"dropped: by the counters of the injector; late: silences of more than 1.25 intervals\n"+
-		"extra: frames beyond the schedule (questions for late beats, and answers); ended: sessions, each a false verdict\n\n",
+		"extra: frames beyond the schedule (questions for late beats, and answers); ended: sessions, each a false verdict\n"+
+		"machine: how long a thread that only sleeps had to wait for a processor at most\n\n",
 		interval, timeout/interval, r.Cores, lossPercent, r.Load)
-	line := "%6s | %7s %7s %6s %5s %5s %9s | %7s %7s %6s %5s %5s %9s | %6s %5s\n"
-	fmt.Fprintf(out, line, "", "to", "server", "", "", "", "", "to", "client", "", "", "", "", "conmgr", "")
+	line := "%6s | %7s %7s %6s %5s %5s %9s | %7s %7s %6s %5s %5s %9s | %6s %9s %5s\n"
+	fmt.Fprintf(out, line, "", "to", "server", "", "", "", "", "to", "client", "", "", "", "", "conmgr", "", "")
 	fmt.Fprintf(out, line, "minute", "passed", "dropped", "loss", "late", "extra", "longest",
-		"passed", "dropped", "loss", "late", "extra", "longest", "missed", "ended")
+		"passed", "dropped", "loss", "late", "extra", "longest", "missed", "machine", "ended")
 }
 
 func (m *minute) print(out io.Writer, name string) {
@@ -132,7 +137,7 @@ func (m *minute) print(out io.Writer, name string) {
 	for _, p := range []path{m.ToServer, m.ToClient} {
 		fmt.Fprintf(out, " | %7d %7d %4.1f %% %5d %5d %6.1f ms", p.Received, p.Dropped, p.LossPercent, p.Late, p.Extra, p.LongestMS)
 	}
-	fmt.Fprintf(out, " | %6d %5d\n", m.Missed, m.Ended)
+	fmt.Fprintf(out, " | %6d %6.1f ms %5d\n", m.Missed, m.OversleepMS, m.Ended)
 }
 
 // print ends the table and writes one line for programs.

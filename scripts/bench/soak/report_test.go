@@ -25,7 +25,7 @@ func twoReadings() (last, next reading) {
 		toClient: direction{sent: 20, received: 20},
 	}
 	next = reading{
-		at: at.Add(time.Minute), missed: 123,
+		at: at.Add(time.Minute), missed: 123, oversleep: 9 * time.Millisecond,
 		toServer: direction{sent: 1510, received: 1358, dropped: 152,
 			gaps: agenttest.Gaps{Longest: 83 * time.Millisecond, Late: 7}},
 		toClient: direction{sent: 1120, received: 1120},
@@ -39,7 +39,7 @@ func TestBetween(t *testing.T) {
 		Seconds:  60,
 		ToServer: path{Sent: 1500, Received: 1350, Dropped: 150, LossPercent: 10, Extra: 300, Late: 7, LongestMS: 83},
 		ToClient: path{Sent: 1100, Received: 1100},
-		Missed:   120,
+		Missed:   120, OversleepMS: 9,
 	}
 	if diff := cmp.Diff(want, between(twoReadings())); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -73,7 +73,7 @@ func TestLastLine(t *testing.T) {
 		Seconds:  120,
 		ToServer: path{Sent: 3000, Received: 2700, Dropped: 300, LossPercent: 10, Extra: 600, Late: 14, LongestMS: 1000},
 		ToClient: path{Sent: 2200, Received: 2200},
-		Missed:   240, Ended: 1,
+		Missed:   240, Ended: 1, OversleepMS: 9,
 	}
 	if diff := cmp.Diff(want, got.Total); diff != "" {
 		t.Errorf("total (-want +got):\n%s", diff)

@@ -110,6 +110,8 @@ type reading struct {
 	toServer direction
 	toClient direction
 	missed   uint64 // by conmgr's own account
+
+	oversleep time.Duration // the longest since the reading before
 }
 
 // direction is one of the two ways between the hosts: frames of heartbeats.
