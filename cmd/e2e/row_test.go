@@ -145,8 +145,16 @@ func runRow(t *testing.T, r row, s setup, variant string) (why string) {
 var results resultList
 
 type resultList struct {
-	mu    sync.Mutex // guards the following
-	lines []resultLine
+	mu     sync.Mutex // guards the following
+	lines  []resultLine
+	others []string // lines of another summary
+}
+
+// takeOver adds a line of the summary of a virtual machine.
+func (l *resultList) takeOver(line string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.others = append(l.others, line)
 }
 
 type resultLine struct {
@@ -179,6 +187,9 @@ func (l *resultList) print() {
 			text += fmt.Sprintf("; %d %s", r.counted[what], what)
 		}
 		fmt.Printf("%-22s %-9s %s\n", r.row, r.variant, text)
+	}
+	for _, line := range l.others {
+		fmt.Println(line)
 	}
 }
 

@@ -94,6 +94,9 @@ func openKernel(root string) (*Kernel, error) {
 		}
 		return err
 	})
+	if err == nil && len(k.modules) == 0 {
+		err = fmt.Errorf("%s: no modules that are not compressed", root)
+	}
 	return k, err
 }
 
