@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -35,7 +36,8 @@ type Capture struct {
 	mu       sync.Mutex // guards the following
 	received map[netip.Addr]traffic
 	sent     map[netip.Addr]traffic
-	trace    *trace // nil until Trace
+	trace    *trace        // nil until Trace
+	late     time.Duration // see CountGaps; 0 counts none
 	err      error
 }
 
@@ -43,6 +45,7 @@ type Capture struct {
 type traffic struct {
 	last   mono.Instant
 	frames int
+	gaps   Gaps
 }
 
 // Capture starts to watch TCP and UDP packets from or to the port. Close ends
@@ -171,7 +174,13 @@ func (c *Capture) addLocked(packet []byte, at mono.Instant, link *unix.SockaddrL
 		c.hand(c.packet(packet, p, at, link))
 	}
 	for _, key := range []netip.Addr{peer, {}} {
-		seen[key] = traffic{last: at, frames: seen[key].frames + 1}
+		t := seen[key]
+		if !t.last.IsZero() {
+			t.gaps.add(at.Sub(t.last), c.late)
+		}
+		t.last = at
+		t.frames++
+		seen[key] = t
 	}
 }
 

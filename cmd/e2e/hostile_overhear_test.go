@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/pgconmgr/pgconmgr/agent/agenttest"
 	"github.com/pgconmgr/pgconmgr/agent/key"
 	"github.com/pgconmgr/pgconmgr/agent/wire"
 )
@@ -72,9 +73,9 @@ func latest(frames [][]byte, n int) [][]byte { return frames[max(0, len(frames)-
 // right secret only if it was stolen.
 func (w *world) attackRing() *key.Ring {
 	w.Helper()
-	line := worldKey
+	line := agenttest.LabKey
 	if !w.stolen {
-		line = strings.Replace(worldKey, "8f0c", "0c8f", 1)
+		line = strings.Replace(agenttest.LabKey, "8f0c", "0c8f", 1)
 	}
 	ring, err := key.Parse("attacker", []byte(line))
 	w.must(err)

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 
 	"github.com/pgconmgr/pgconmgr/agent/agenttest"
@@ -18,7 +17,6 @@ const (
 	// maxSessions fits into the addresses that the client host has.
 	maxSessions = 16000
 	processes   = 4 // of load
-	keyLine     = "scale 8f0c3a5d7e91b2466c1f0e9d8c7b6a5948372615f0e1d2c3b4a5968778695a4b\n"
 )
 
 // world is a database host with its instance, and a client host that owns a whole
@@ -49,8 +47,7 @@ func (w *world) start(ctx context.Context) (err error) {
 	if w.program, err = os.Executable(); err != nil {
 		return err
 	}
-	w.keyFile = filepath.Join(w.lab.Dir, "heartbeat.key")
-	if err := os.WriteFile(w.keyFile, []byte(keyLine), 0o600); err != nil {
+	if w.keyFile, err = w.db.KeyFile(""); err != nil {
 		return err
 	}
 	for _, c := range []*agenttest.Cmd{
