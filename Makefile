@@ -8,7 +8,8 @@ MAKEFLAGS += --no-print-directory
 # Go may be installed without being in PATH.
 export PATH := $(PATH):/usr/local/go/bin:$(HOME)/go/bin:/usr/sbin:/sbin
 GO_NEEDED := 1.26
-STATICCHECK := 2026.2.2
+# 2026.2.2 by its module version, which every proxy has.
+STATICCHECK := 0.8.2
 FUZZTIME ?= 30s
 BADPATH ?= 10m
 SOAK ?= 10m
@@ -82,8 +83,8 @@ lint: need-go ## gofmt, vet, staticcheck, style
 	@unformatted=$$(gofmt -l . 2>&1 || true); \
 		if [ -n "$$unformatted" ]; then echo "not formatted by gofmt:"; echo "$$unformatted"; exit 1; fi
 	go vet ./...
-	@if [ "$$(staticcheck -version 2>/dev/null | cut -d' ' -f2)" = "$(STATICCHECK)" ]; \
-		then lint=staticcheck; else lint="go run honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK)"; fi; \
+	@if [ "$$(staticcheck -version 2>/dev/null | cut -d' ' -f3)" = "($(STATICCHECK))" ]; \
+		then lint=staticcheck; else lint="go run honnef.co/go/tools/cmd/staticcheck@v$(STATICCHECK)"; fi; \
 		echo "$$lint"; $$lint -checks inherit,ST1000,ST1020,ST1021,ST1022 ./...
 	scripts/check-style.sh
 
