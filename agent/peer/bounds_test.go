@@ -116,3 +116,25 @@ func TestShakingSessionsAreBounded(t *testing.T) {
 		return true
 	})
 }
+
+// A stranger on UDP costs no memory, whatever he sends, until the cookie is back.
+func TestStrangersCostNoMemory(t *testing.T) {
+	g := newGatehouse(t)
+	hello := wire.Frame{Header: wire.Header{Type: wire.TypeHello, Seq: 1}, Hello: wire.Hello{
+		Nonce: wire.ID{3}, IntervalMS: 50, TimeoutMS: 500, Cookie: [wire.CookieSize]byte{1, 2, 3},
+	}}
+	asked := wire.Append(nil, &hello)
+	hello.Hello.Cookie = [wire.CookieSize]byte{}
+	first := wire.Append(nil, &hello)
+	foreign := wire.Append(nil, &wire.Frame{Header: wire.Header{Type: wire.TypeBye, Session: g.healthy.id, Seq: 1 << 40}})
+	for name, b := range map[string][]byte{"HELLO": first, "HELLO with a forged cookie": asked, "BYE": foreign, "garbage": make([]byte, 200), "nothing": nil} {
+		n := testing.AllocsPerRun(1000, func() {
+			g.sock.packet(b, strangerAddr, ownAddr)
+			g.loop.outgoing.n = 0
+		})
+		if n != 0 {
+			t.Errorf("%s: %v allocations, want none", name, n)
+		}
+	}
+	g.check(t)
+}
