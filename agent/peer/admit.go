@@ -151,15 +151,19 @@ func (ln *Listener) boundShaking() {
 	oldest.replace()
 }
 
-// counts includes the sessions that are still shaking hands: else many HELLOs at
-// once could all be admitted and then be armed together, past every bound.
+// counts includes, for the address, the sessions that are still shaking hands:
+// else many HELLOs at once could all be admitted and then be armed together, past
+// the bound. In the total they do not count: with HELLOs that he has read on the
+// path and sends again, a stranger could fill it up and keep a conmgr out that has
+// to begin anew. So the total may be exceeded by as many as may shake hands.
 func (ln *Listener) counts(addr netip.Addr, conmgr wire.ID) Counts {
-	c := Counts{Total: len(ln.byID)}
+	c := Counts{Total: ln.armed}
 	for _, s := range ln.byAddr[addr] {
-		if s.conmgr == conmgr {
-			c.Total--
-		} else {
+		switch {
+		case s.conmgr != conmgr:
 			c.OfAddress++
+		case heartbeat.Armed(s.m.State()):
+			c.Total--
 		}
 	}
 	return c

@@ -51,7 +51,7 @@ func newGatehouse(t testing.TB) *gatehouse {
 		t.Fatal(err)
 	}
 	g.SetRing(ring)
-	g.sock = &packetSocket{ln: g.Listener, fd: -1}
+	g.sock = &packetSocket{ln: g.Listener, fd: -1, locals: map[netip.Addr]*netip.Addr{}}
 	hello := wire.Frame{Header: wire.Header{Type: wire.TypeHello, Seq: 1}, Hello: wire.Hello{
 		Conmgr: wire.ID{1}, Nonce: wire.ID{2}, IntervalMS: 50, TimeoutMS: 500, Key: ring.First().ID(),
 	}}

@@ -13,8 +13,9 @@ import (
 	"github.com/pgconmgr/pgconmgr/agent/wire"
 )
 
-// Counts is what admission weighs: sessions, armed or shaking hands, without the
-// ones that the HELLO's own conmgr has at its address.
+// Counts is what admission weighs: the armed sessions in total, and those of the
+// address, armed or shaking hands; without the ones that the HELLO's own conmgr
+// has at its address.
 type Counts struct {
 	Total     int
 	OfAddress int

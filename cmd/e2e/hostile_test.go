@@ -23,7 +23,7 @@ const (
 // reach which is busy with the attack itself.
 func besieged(s *setup) {
 	alone(s)
-	s.timeout, s.noConmgr, s.hosts = 5*time.Second, true, []string{"mallory"}
+	s.timeout, s.noConmgr, s.hosts = 8*time.Second, true, []string{"mallory"}
 }
 
 // An attacker who reads the path and sends from every address, but has no key:
