@@ -20,7 +20,7 @@ const (
 	memoryBound = 16 << 10
 	// descriptorBound is twice the 256 that may be half-open, and then shaking
 	// hands.
-	descriptorBound = 2*256 + 16
+	descriptorBound = 2*256 + 32
 	// linesBound is what one daemon may log in an attack: a line or two for each
 	// of the causes there are. Whoever may open sessions gets 60 for those.
 	linesBound = 20
