@@ -95,9 +95,9 @@ type modelState struct {
 	held     []packet
 	cutUntil [2]mono.Instant // by direction
 
-	budget    int // faults that are left
+	budget    int  // faults that are left
 	disturbed bool // in this step a fault began or ended
-	calm      int // steps without any fault at work, up to calmMost
+	calm      int  // steps without any fault at work, up to calmMost
 
 	failure string
 	trace   *[]string // nil: nobody reads it
