@@ -102,6 +102,10 @@ fuzz: need-go ## fuzz each target for FUZZTIME (30s)
 sim-nightly: need-go ## 100,000 seeds of both heartbeat ends on bad networks
 	go test -count=1 ./agent/heartbeat/ -run Sim -sim.seeds=100000 -timeout 60m -v
 
+.PHONY: model
+model: need-go ## all that both heartbeat ends can do together, within wider bounds
+	go test -count=1 ./watchdog/ -run 'TestModel$$' -model.full -timeout 60m -v
+
 .PHONY: bench-verdict
 bench-verdict: need-go ## measure verdicts after silence (root)
 	go run ./scripts/bench/verdict

@@ -17,12 +17,20 @@ var modelFull = flag.Bool("model.full", false, "explore the session protocol wit
 // bring about. It may lose, delay, reorder and repeat each frame, cut the path
 // in one direction or both, break a connection and tell either end or both, let
 // either end stand still, kill and restart conmgr and the agent; each of these
-// costs one of its faults, everything else is free of choice but delivered.
+// costs one of its faults, and what it leaves alone is delivered at once.
+//
+// States that differ only in what they count from are one state (see encoder), so
+// that the search ends by itself and covers runs of any length. The driver is the
+// model's own: see agent/peer and gate for the real ones. Keys and cookies are left
+// to the simulation in agent/heartbeat.
 //
 // It fails when, in any state that can be reached,
 //
-//	(a) a warrant is written for a live host: conmgr runs, and nothing was lost,
-//	    delayed, broken, paused or down for a whole timeout;
+//	(a) a warrant is written for a live host. A silent session ends only as (d)
+//	    allows, so one new frame of the session per timeout is enough to live. What
+//	    a wait or a restored record asks for is more, a new handshake; so there:
+//	    conmgr runs, and for the whole wait nothing was lost, delayed, broken,
+//	    paused or down;
 //	(b) the ends do not agree on one armed session within calmBound steps once
 //	    no fault is at work any more, or do not stay in agreement for ever;
 //	(c) a session that was not armed by beats both ways leads to a warrant;

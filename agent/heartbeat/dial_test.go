@@ -274,7 +274,10 @@ func TestHelloIsRepeatedOnDatagrams(t *testing.T) {
 	r.wantSent("HELLO")
 	nonce := r.out.Frames[0].Hello.Nonce
 	for i := range 5 {
-		r.after(interval - 1)
+		r.after(interval/8 - 1)
+		if len(r.frames) != i+1 {
+			t.Fatalf("%d HELLOs, want %d", len(r.frames), i+1)
+		}
 		r.at(r.now + 1)
 		r.wantSent("HELLO")
 		if f := r.out.Frames[0]; f.Hello.Nonce != nonce || f.Seq != uint64(i+2) {

@@ -20,7 +20,7 @@ func (m *Machine) send(now mono.Instant, f wire.Frame, out *Output) {
 }
 
 func (m *Machine) hello(now mono.Instant, out *Output) {
-	m.helloAt = now.Add(m.cfg.Interval)
+	m.helloAt = now.Add(m.askEvery())
 	m.send(now, wire.Frame{
 		Header: wire.Header{Type: wire.TypeHello},
 		Hello: wire.Hello{

@@ -141,7 +141,6 @@ func (h *host) pass() {
 			}
 		}
 		e.checkBounds(now)
-		e.checkKeys()
 	}
 	h.ends = slices.DeleteFunc(h.ends, func(e *end) bool { return e.m.stopped })
 	h.due = now.Add(max(h.w.timeout/8, 5*ms))

@@ -125,12 +125,21 @@ func (h *host) renew(now mono.Instant) {
 		}
 		e.step(func(out *Output) { e.m.Replace(now, out) })
 	}
+	h.checkKeys()
 }
 
-// checkKeys: an armed end of the watchdog uses a key that its file has now.
-func (e *end) checkKeys() {
-	if e.h.side == 1 && e.key != nil && !e.m.stopped && e.h.ring.Renew(e.key) == nil {
-		e.h.w.fail("%s: lives without its key", e)
+// checkKeys: after a change of keys every session of the watchdog uses one that
+// its file has now, secret and all.
+func (h *host) checkKeys() {
+	b := wire.Append(nil, &wire.Frame{Header: wire.Header{Type: wire.TypeHello, Seq: 1}})
+	for _, e := range h.ends {
+		if e.key == nil || e.m.stopped {
+			continue
+		}
+		e.key.SealHello(b)
+		if now, err := h.ring.Find(e.key.ID(), h.w.clients[e.client].addr()); err != nil || !now.OpenHello(b) {
+			h.w.fail("%s: lives on without its key", e)
+		}
 	}
 }
 
