@@ -27,7 +27,9 @@ func TestClockStep(t *testing.T) {
 		with: func(s *setup) {
 			alone(s)
 			silenceIsFault(s)
-			s.interval, s.timeout = 500*time.Millisecond, 3*time.Second // an emulated machine is slow
+			// An emulated machine is slow.
+			s.interval, s.timeout = 500*time.Millisecond, 3*time.Second
+			s.agents["watchdog.accept_timeout"] = "20s"
 		},
 		off: func(s *setup) { s.worsePath = true },
 		run: func(w *world) {
