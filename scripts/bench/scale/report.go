@@ -11,13 +11,13 @@ import (
 	"slices"
 	"time"
 
-	"github.com/pgconmgr/pgconmgr/scripts/bench/internal/machine"
+	"github.com/pgconmgr/pgconmgr/scripts/bench/machine"
 )
 
 // report is all that was measured.
 type report struct {
 	Rows []*row `json:"rows"`
-	machine.Info
+	machine.Facts
 }
 
 // row is one trial.
@@ -41,7 +41,7 @@ type summary struct {
 	Max float64 `json:"max"`
 }
 
-func newReport(ctx context.Context) report { return report{Rows: []*row{}, Info: machine.Look(ctx)} }
+func newReport(ctx context.Context) report { return report{Rows: []*row{}, Facts: machine.Look(ctx)} }
 
 func summarize(all []time.Duration) *summary {
 	if len(all) == 0 {
