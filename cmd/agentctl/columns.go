@@ -20,14 +20,14 @@ type socketColumn struct {
 
 var socketColumns = []socketColumn{
 	{column{heading: "state"}, false, func(r *row) string { return stateName(r.State) }},
-	{column{heading: "local", min: 7, tail: true}, false, func(r *row) string { return r.endpoint(r.Local) }},
+	{column{heading: "local", min: 8, tail: true, yields: 7}, false, func(r *row) string { return r.endpoint(r.Local) }},
 	{column{heading: "peer", min: 12, tail: true}, false, func(r *row) string { return r.endpoint(r.Remote) }},
 	{column{heading: "recvq", right: true, rank: 8}, false, func(r *row) string { return fmt.Sprint(r.RecvQueue) }},
-	{column{heading: "sendq", right: true, rank: 6}, false, func(r *row) string { return fmt.Sprint(r.SendQueue) }},
-	{column{heading: "rexmit", right: true, rank: 7}, false, func(r *row) string {
+	{column{heading: "sendq", right: true, rank: 5}, false, func(r *row) string { return fmt.Sprint(r.SendQueue) }},
+	{column{heading: "rexmit", right: true, rank: 6}, false, func(r *row) string {
 		return r.tcp(func(i *sockdiag.Info) string { return fmt.Sprintf("%d/%d", i.Retransmits, i.TotalRetrans) })
 	}},
-	{column{heading: "ack", right: true, rank: 5}, false, func(r *row) string {
+	{column{heading: "ack", right: true, rank: 4}, false, func(r *row) string {
 		return r.tcp(func(i *sockdiag.Info) string { return short(i.LastAckReceived) })
 	}},
 	{column{heading: "data", right: true, rank: 9}, false, func(r *row) string {
@@ -41,16 +41,16 @@ var socketColumns = []socketColumn{
 	}},
 	{column{heading: "timer", rank: 11}, false, timerText},
 	{column{heading: "user", rank: 13}, false, func(r *row) string { return r.user }},
-	{column{heading: "process", rank: 4}, false, ownersText},
+	{column{heading: "process", rank: 7}, false, ownersText},
 	{column{heading: "backend", right: true, rank: 1}, true, func(r *row) string {
 		return r.session(func(b *backend) string { return fmt.Sprint(b.pid) })
 	}},
-	{column{heading: "role", rank: 2}, true, func(r *row) string { return r.session(func(b *backend) string { return b.user }) }},
-	{column{heading: "database", rank: 4}, true, func(r *row) string {
+	{column{heading: "role", rank: 3}, true, func(r *row) string { return r.session(func(b *backend) string { return b.user }) }},
+	{column{heading: "database", rank: 5}, true, func(r *row) string {
 		return r.session(func(b *backend) string { return b.database })
 	}},
-	{column{heading: "activity", rank: 3}, true, func(r *row) string { return r.session(func(b *backend) string { return b.state }) }},
-	{column{heading: "query", right: true, rank: 4}, true, func(r *row) string {
+	{column{heading: "activity", rank: 2, min: 10}, true, func(r *row) string { return r.session(func(b *backend) string { return b.state }) }},
+	{column{heading: "query", right: true, rank: 3}, true, func(r *row) string {
 		return r.session(func(b *backend) string {
 			if b.queryStart.IsZero() {
 				return ""

@@ -22,6 +22,8 @@ type column struct {
 	min int
 	// tail: the end of a cell says more than its beginning.
 	tail bool
+	// yields: it is cut rather than that columns up to this rank find no room.
+	yields int
 }
 
 // gap stands between two columns.
@@ -49,25 +51,57 @@ func fit(columns []column, rows [][]string, limit int) layout {
 		return l
 	}
 	left := limit + gap
-	byRank := make([]int, len(columns))
-	for i := range columns {
-		byRank[i] = i
-	}
-	slices.SortStableFunc(byRank, func(a, b int) int { return cmp.Compare(columns[a].rank, columns[b].rank) })
-	for _, i := range byRank {
-		c := columns[i]
-		switch {
-		case natural[i]+gap <= left || c.rank == 0:
-			l.width[i] = natural[i]
-		case c.min > 0 && max(c.min, len(c.heading))+gap <= left:
-			l.width[i] = left - gap
-		default:
-			continue
+	for _, i := range byRank(columns) {
+		if l.width[i] = l.place(columns[i], natural[i], &left); l.width[i] > 0 {
+			left -= l.width[i] + gap
 		}
-		left -= l.width[i] + gap
 	}
 	l.squeeze(-left)
 	return l
+}
+
+// place returns the width of a column, 0 when there is no room: its own one when
+// that much is left, or else what is, as far as it may be cut. It takes room from
+// columns that yield.
+func (l *layout) place(c column, natural int, left *int) int {
+	if c.rank == 0 {
+		return natural
+	}
+	wants := []int{natural}
+	if c.min > 0 {
+		wants = append(wants, min(natural, max(c.min, len(c.heading))))
+	}
+	for _, want := range wants {
+		if over := want + gap - *left; over > 0 {
+			*left += l.yield(over, c.rank)
+		}
+		if want+gap <= *left {
+			return min(natural, *left-gap)
+		}
+	}
+	return 0
+}
+
+// byRank returns the places of the columns, the most important ones first.
+func byRank(columns []column) []int {
+	order := make([]int, len(columns))
+	for i := range columns {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(columns[a].rank, columns[b].rank) })
+	return order
+}
+
+// yield takes so many characters from a column that gives way to this rank, and
+// returns how many: all or none.
+func (l *layout) yield(want, rank int) int {
+	for i, c := range l.columns {
+		if rank <= c.yields && l.width[i]-c.min >= want {
+			l.width[i] -= want
+			return want
+		}
+	}
+	return 0
 }
 
 // squeeze takes characters from the columns that are always there, the widest
