@@ -171,10 +171,12 @@ func readAnswer(r io.Reader) string {
 	var line []byte
 	for b := make([]byte, 1); len(line) < 100; {
 		n, err := r.Read(b)
-		if n == 1 && b[0] == '\n' || err != nil {
+		if n == 1 && b[0] == '\n' {
 			break
 		}
-		line = append(line, b[:n]...)
+		if line = append(line, b[:n]...); err != nil {
+			break
+		}
 	}
 	return strings.TrimSpace(string(line))
 }
