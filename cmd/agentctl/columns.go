@@ -5,7 +5,6 @@ package main
 import (
 	"fmt"
 	"net/netip"
-	"strings"
 
 	"github.com/pgconmgr/pgconmgr/agent/sockdiag"
 )
@@ -140,12 +139,9 @@ func tableOf(seen *look, joined bool, limit int) socketTable {
 		}
 	}
 	l := fit(columns, rows, limit)
-	t := socketTable{lines: []string{l.headings()}, summary: plural(len(rows), "socket")}
+	t := socketTable{lines: []string{l.headings()}, summary: summary(len(rows), "socket", &l)}
 	for _, r := range rows {
 		t.lines = append(t.lines, l.line(r))
-	}
-	if missing := l.missing(); len(missing) > 0 {
-		t.summary += "; no room for " + strings.Join(missing, ", ")
 	}
 	return t
 }

@@ -131,6 +131,9 @@ func (p *eventPrinter) table(records []record) error {
 	for _, row := range rows {
 		lines = append(lines, p.layout.line(row))
 	}
+	if limit, _ := p.e.size(); limit > 0 && !p.o.follow {
+		lines = append(lines, summary(len(rows), "event", p.layout)+"; --expanded shows all")
+	}
 	_, err := fmt.Fprintln(p.e.stdout, strings.Join(lines, "\n"))
 	return err
 }

@@ -142,6 +142,16 @@ func (l *layout) missing() []string {
 	return names
 }
 
+// summary is what stands below a table: how much there is, and which columns are
+// missing.
+func summary(n int, what string, l *layout) string {
+	text := plural(n, what)
+	if missing := l.missing(); len(missing) > 0 {
+		text += "; no room for " + strings.Join(missing, ", ")
+	}
+	return text
+}
+
 // headings is the first line of the table.
 func (l *layout) headings() string {
 	row := make([]string, len(l.columns))
