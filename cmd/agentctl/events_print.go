@@ -132,7 +132,7 @@ func (p *eventPrinter) table(records []record) error {
 		lines = append(lines, p.layout.line(row))
 	}
 	if limit, _ := p.e.size(); limit > 0 && !p.o.follow {
-		lines = append(lines, summary(len(rows), "event", p.layout)+"; --expanded shows all")
+		lines = append(lines, wrap(summary(len(rows), "event", p.layout)+"; --expanded shows all", limit))
 	}
 	_, err := fmt.Fprintln(p.e.stdout, strings.Join(lines, "\n"))
 	return err

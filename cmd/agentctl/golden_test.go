@@ -88,11 +88,11 @@ func TestTableGolden(t *testing.T) {
 	}
 }
 
-// checkWidth wants no table line beyond the terminal. The summary may wrap.
+// checkWidth wants no line beyond the terminal.
 func checkWidth(t *testing.T, name, text string, columns int) {
 	t.Helper()
-	lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
-	for _, line := range lines[:len(lines)-1] {
+	for line := range strings.Lines(text) {
+		line = strings.TrimSuffix(line, "\n")
 		if n := utf8.RuneCountInString(line); columns > 0 && n > columns {
 			t.Errorf("%s: %d characters in %q", name, n, line)
 		}

@@ -6,8 +6,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"maps"
+	"math"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/pgconmgr/pgconmgr/watchdog"
@@ -62,7 +64,7 @@ func plain(value any) string {
 	case bool:
 		return map[bool]string{true: "yes", false: "no"}[v]
 	case json.Number:
-		return v.String()
+		return plainNumber(v)
 	case []any:
 		parts := make([]string, len(v))
 		for i := range v {
@@ -77,6 +79,15 @@ func plain(value any) string {
 		return strings.Join(parts, " ")
 	}
 	return ""
+}
+
+// plainNumber leaves out digits that nobody reads.
+func plainNumber(n json.Number) string {
+	f, err := n.Float64()
+	if err != nil || !strings.Contains(n.String(), ".") {
+		return n.String()
+	}
+	return strconv.FormatFloat(math.Round(f*1000)/1000, 'f', -1, 64)
 }
 
 // quoted is a value that stands among others.

@@ -41,8 +41,10 @@ Columns. A terminal that is too narrow shows the most important ones and says
 which are missing; a pipe gets all.
   state       ESTAB is ESTABLISHED
   local, peer address and port of this end and of the other end
-  recvq       received and not yet read by the process, in bytes
-  sendq       written and not yet acknowledged by the peer, in bytes
+  recvq       received and not yet read by the process, in bytes; with LISTEN,
+              connections that wait to be accepted
+  sendq       written and not yet acknowledged by the peer, in bytes; with LISTEN,
+              how many connections may wait
   rexmit      retransmissions without an answer now / over the connection's life
   ack         time since the last acknowledgement of the peer
   data        time since the last data of the peer
@@ -134,7 +136,7 @@ func printTable(e *env, seen *look, joined bool) error {
 		}
 	}
 	if columns > 0 {
-		_, err := fmt.Fprintln(e.stdout, t.summary)
+		_, err := fmt.Fprintln(e.stdout, wrap(t.summary, columns))
 		return err
 	}
 	return nil

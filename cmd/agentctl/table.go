@@ -152,6 +152,31 @@ func summary(n int, what string, l *layout) string {
 	return text
 }
 
+// wrap breaks a text between words into lines of so many characters; 0 is no
+// limit.
+func wrap(text string, limit int) string {
+	if limit <= 0 {
+		return text
+	}
+	var b strings.Builder
+	used := 0
+	for i, word := range strings.Fields(text) {
+		n := utf8.RuneCountInString(word)
+		switch {
+		case i == 0:
+		case used+1+n > limit:
+			b.WriteString("\n  ")
+			used = 2
+		default:
+			b.WriteString(" ")
+			used++
+		}
+		b.WriteString(word)
+		used += n
+	}
+	return b.String()
+}
+
 // headings is the first line of the table.
 func (l *layout) headings() string {
 	row := make([]string, len(l.columns))
