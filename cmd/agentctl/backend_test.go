@@ -11,8 +11,8 @@ import (
 	"github.com/pgconmgr/pgconmgr/agent/sockdiag"
 )
 
-// answer is a row of the database; "~" is NULL.
-func answer(text string) [][]byte {
+// texts is a row of the database; "~" is NULL.
+func texts(text string) [][]byte {
 	var row [][]byte
 	for _, field := range strings.Split(text, "|") {
 		if field == "~" {
@@ -32,7 +32,7 @@ func TestSessionsAdd(t *testing.T) {
 		"true|5433|13|::ffff:10.99.0.1|40001|~|~|~|~|~|~",
 		"true|5433|14|fe80::1|65535|app|shop|idle|client backend|1700000000000000|-5",
 	} {
-		if err := s.add(answer(text)); err != nil {
+		if err := s.add(texts(text)); err != nil {
 			t.Fatalf("%s: %v", text, err)
 		}
 	}
@@ -48,14 +48,14 @@ func TestSessionsAdd(t *testing.T) {
 		t.Errorf("session %+v", third)
 	}
 	var none sessions
-	if err := none.add(answer("false|5432|~|~|~|~|~|~|~|~|~")); err != nil || !none.blind || none.port != 5432 || len(none.backends) != 0 {
+	if err := none.add(texts("false|5432|~|~|~|~|~|~|~|~|~")); err != nil || !none.blind || none.port != 5432 || len(none.backends) != 0 {
 		t.Errorf("%+v, %v", none, err)
 	}
 	for _, text := range []string{
 		"true", "true|x|~|~|~|~|~|~|~|~|~", "true|5432|x|10.99.0.1|1|~|~|~|~|~|~", "true|5432|1|db1|1|~|~|~|~|~|~",
 		"true|5432|1|10.99.0.1|70000|~|~|~|~|~|~", "true|5432|1|10.99.0.1|1|~|~|~|~|x|1",
 	} {
-		if err := new(sessions).add(answer(text)); err == nil {
+		if err := new(sessions).add(texts(text)); err == nil {
 			t.Errorf("%s was taken", text)
 		}
 	}

@@ -21,22 +21,21 @@ var eventsVerb = verb{"events", "show what pgwatchdog did, and why", eventsUsage
 
 const eventsUsage = `agentctl events shows the records of pgwatchdog: which client host was lost and
 on what evidence, which sessions were ended, which survived and why. "Why was my
-session killed?": agentctl events --expanded --pid PID, or --peer its client_addr.
+session killed?": agentctl events --expanded --pid PID, or --peer CLIENT_ADDR.
 
 Usage:
   agentctl events [OPTION]...
 
 Options:
-      --peer=ADDR|PREFIX  only about these client hosts; can be given several times
-      --pid=PID           only those that name this database session; can be given
-                          several times
+      --peer=ADDR|PREFIX  only about these client hosts (several --peer: any)
+      --pid=PID           only those that name this session (several --pid: any)
       --since=TIME        only from then on: 30min, 2h, 1d ago, or a time as
                           "2026-11-25 14:00" or 2026-11-25T14:00:00Z
   -x, --expanded          all that is recorded, a line for each field
       --json              the records as they are, one JSON object per line
       --follow            go on with new records; ends with Ctrl-C
-      --state-dir=DIR     of pgwatchdog (default /var/lib/pgconmgr/pgwatchdog); it
-                          can be read by root and by the user of pgwatchdog
+      --state-dir=DIR     of pgwatchdog (default /var/lib/pgconmgr/pgwatchdog),
+                          which root and the user of pgwatchdog can read
   -?, --help              print this help and exit
 
 Columns: time, event, peer, outcome, case (what the verdict was), silence before

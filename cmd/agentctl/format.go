@@ -4,7 +4,10 @@ package main
 
 import (
 	"fmt"
+	"strings"
 	"time"
+
+	"github.com/pgconmgr/pgconmgr/cmd/internal/cli"
 )
 
 // short prints a time in three to six characters, as fine as people read it.
@@ -36,6 +39,10 @@ func shortUnless(d time.Duration) string {
 
 // milliseconds is a time as JSON has it.
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// oneLine is a message as one line that does not steer the terminal; a database
+// or a file had a part in it.
+func oneLine(s string) string { return cli.Printable(strings.Join(strings.Fields(s), " ")) }
 
 // plural is "1 socket" or "2 sockets".
 func plural(n int, what string) string {

@@ -3,8 +3,8 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -19,9 +19,9 @@ import (
 var killVerb = verb{"sockets kill", "destroy the TCP sockets of one peer", killUsage, kill}
 
 const killUsage = `agentctl sockets kill destroys the TCP connections of one peer to ports of this
-host, as pgwatchdog does for a client host that died: the process that has such a
-socket open gets ECONNABORTED at once, and a peer that can be reached a reset. It
-shows them and asks first. It needs CAP_NET_ADMIN (root).
+host, as pgwatchdog does for a client host that died: the process that has such
+a socket open gets ECONNABORTED at once, and a peer that can be reached a reset.
+It shows them and asks first. It needs CAP_NET_ADMIN (root).
 
 Destroyed are exactly the connections that were shown (ESTABLISHED, CLOSE_WAIT),
 never a listening socket, and never a connection that came later by the same
@@ -32,20 +32,20 @@ Usage:
   agentctl sockets kill --peer=ADDR --port=PORT [OPTION]...
 
 Options:
-      --peer=ADDR            the other end: one address
-      --port=PORT|FIRST-LAST port of this end; can be given several times
-      --all-ports            every port of this end, also that of your own login
-      --own-address          also when ADDR is an address of this host
-      --local=ADDR           only at this address of this host
-      --netns=NAME|PATH      in another network namespace (root)
-      --dsn=CONNINFO         show the database session behind each socket
-      --yes                  do not ask
-      --dry-run              show, destroy nothing
-      --json                 one JSON object per line and socket: those of "agentctl
-                             sockets", with result (destroyed, gone, not permitted,
-                             not supported, refused, failed, skipped; dry run) and
-                             error
-  -?, --help                 print this help and exit
+  --peer=ADDR            the other end: one address
+  --port=PORT|FROM-TO    port of this end; can be given several times
+  --all-ports            every port of this end, also that of your own login
+  --own-address          also when ADDR is an address of this host
+  --local=ADDR           only at this address of this host
+  --netns=NAME|PATH      in another network namespace (root)
+  --dsn=CONNINFO         show the database session behind each socket
+  --yes                  do not ask
+  --dry-run              show, destroy nothing
+  --json                 one JSON object per line and socket: those of "agentctl
+                         sockets", with result (destroyed, gone, not permitted,
+                         not supported, refused, failed, skipped; dry run) and
+                         error
+  -?, --help             print this help and exit
 
 Exit code:
   0  all that were shown are destroyed or were gone already, or there were none,
@@ -119,7 +119,7 @@ func kill(ctx context.Context, e *env, flags *pflag.FlagSet, args []string) erro
 	if len(seen.rows) == 0 || o.dryRun {
 		return o.printResults(e, seen, nil)
 	}
-	if err := o.confirm(e, len(seen.rows)); err != nil {
+	if err := o.confirm(ctx, e, len(seen.rows)); err != nil {
 		return err
 	}
 	return o.destroy(ctx, e, l, seen)
@@ -139,7 +139,7 @@ func (o *killOptions) checkOwn(own []netip.Addr) error {
 // asked.
 func (o *killOptions) preview(e *env, seen *look) error {
 	n := notes{e: e}
-	defer n.print(seen.notes)
+	defer n.print(seen.allNotes())
 	if len(seen.rows) == 0 || o.json && (o.yes || o.dryRun || !e.asks) {
 		return nil
 	}
@@ -150,8 +150,8 @@ func (o *killOptions) preview(e *env, seen *look) error {
 	return printTable(&shown, seen, o.target.joined)
 }
 
-// confirm asks, unless --yes says that nobody needs to.
-func (o *killOptions) confirm(e *env, n int) error {
+// confirm asks, unless --yes says that nobody needs to. Ctrl-C is a no.
+func (o *killOptions) confirm(ctx context.Context, e *env, n int) error {
 	if o.yes {
 		return nil
 	}
@@ -159,12 +159,22 @@ func (o *killOptions) confirm(e *env, n int) error {
 		return refused("nobody can be asked, as this is no terminal: nothing was done; expected --yes or --dry-run")
 	}
 	fmt.Fprintf(e.stderr, "Destroy %s of %v? [y/N] ", plural(n, "socket"), o.peer)
-	switch strings.ToLower(readAnswer(e.stdin)) {
-	case "y", "yes":
-		return nil
+	answered := make(chan string, 1)
+	go answer(e.stdin, answered)
+	select {
+	case text := <-answered:
+		if text = strings.ToLower(text); text == "y" || text == "yes" {
+			return nil
+		}
+	case <-ctx.Done():
+		fmt.Fprintln(e.stderr)
 	}
 	return refused("not confirmed: nothing was done")
 }
+
+// answer reads the user's answer. Nothing ends it when there is none, but the
+// program is at its end then.
+func answer(stdin io.Reader, answered chan<- string) { answered <- readAnswer(stdin) }
 
 // readAnswer reads one line and nothing behind it.
 func readAnswer(r io.Reader) string {
@@ -188,11 +198,11 @@ func (o *killOptions) destroy(ctx context.Context, e *env, l *lister, seen *look
 		sockets[i] = r.Socket
 	}
 	outcomes, err := l.conn.Destroy(ctx, sockets)
-	if printed := o.printResults(e, seen, outcomes); printed != nil {
-		return errors.Join(err, printed)
-	}
-	if err != nil {
-		return err
+	switch verdict := o.printResults(e, seen, outcomes); {
+	case verdict != nil && err != nil:
+		return fmt.Errorf("%w: %w", verdict, err)
+	case verdict != nil || err != nil:
+		return cmp.Or(verdict, err)
 	}
 	return o.tellNew(ctx, e, l, seen)
 }
@@ -204,12 +214,14 @@ func (o *killOptions) tellNew(ctx context.Context, e *env, l *lister, before *lo
 	if err != nil {
 		return findError(err)
 	}
-	after = slices.DeleteFunc(after, func(s sockdiag.Socket) bool {
-		return slices.ContainsFunc(before.rows, func(r row) bool { return r.Cookie == s.Cookie })
-	})
+	shown := make(map[uint64]bool, len(before.rows))
+	for _, r := range before.rows {
+		shown[r.Cookie] = true
+	}
+	after = slices.DeleteFunc(after, func(s sockdiag.Socket) bool { return shown[s.Cookie] })
 	if len(after) > 0 {
 		n := notes{e: e}
-		n.print([]string{fmt.Sprintf("%v has %s here that came later and was not touched", o.peer, plural(len(after), "socket"))})
+		n.print([]string{fmt.Sprintf("%s of %v came later and was not touched", plural(len(after), "socket"), o.peer)})
 	}
 	return nil
 }

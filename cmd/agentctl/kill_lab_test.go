@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"strings"
@@ -200,10 +201,30 @@ func TestKillTellsOfNewOnes(t *testing.T) {
 	})
 	s.mustIn(t, b.db, 0, b.args()...)
 	late.mustTalk(t)
-	if !strings.HasSuffix(s.errs.String(), "agentctl: note: 10.99.0.1 has 1 socket here that came later and was not touched\n") {
+	if !strings.HasSuffix(s.errs.String(), "agentctl: note: 1 socket of 10.99.0.1 came later and was not touched\n") {
 		t.Errorf("stderr %q", s.errs)
 	}
 	b.mustAll(t, true)
+}
+
+// Ctrl-C at the question is a no, although nobody types anything.
+func TestKillInterrupted(t *testing.T) {
+	b := mustBattlefield(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	silent, typing := io.Pipe()
+	defer typing.Close()
+	s := newSession(0, "y\n")
+	s.stdin = silent
+	ended := make(chan int, 1)
+	go func() {
+		_ = b.db.Do(func() error { ended <- s.run(ctx, b.args()...); return nil })
+	}()
+	agenttest.Eventually(t, limit, "the question", func() bool { return strings.Contains(s.errs.String(), "[y/N]") })
+	cancel()
+	if exit := <-ended; exit != exitRefused || !strings.HasSuffix(s.errs.String(), "\nagentctl: error: not confirmed: nothing was done\n") {
+		t.Errorf("exit %d, stderr %q", exit, s.errs)
+	}
+	b.mustAll(t, false)
 }
 
 // readerFunc is a user who does something before the answer.

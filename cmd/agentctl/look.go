@@ -30,6 +30,16 @@ type look struct {
 	rows []row
 	// notes say what could not be shown, and why.
 	notes []string
+	// joinErr: the database was asked and did not tell its sessions.
+	joinErr error
+}
+
+// allNotes are the notes, when trouble with the database is one of them.
+func (o *look) allNotes() []string {
+	if o.joinErr == nil {
+		return o.notes
+	}
+	return append(slices.Clone(o.notes), o.joinErr.Error())
 }
 
 // lister looks at sockets, again and again.
@@ -94,7 +104,8 @@ func (l *lister) close() {
 	}
 }
 
-// look returns the sockets, in the order of their ports and peers.
+// look returns the sockets, in the order of their ports and peers. Trouble with
+// the database is part of the answer.
 func (l *lister) look(ctx context.Context) (*look, error) {
 	found, err := l.conn.Find(ctx, l.filter)
 	if err != nil {
@@ -114,9 +125,7 @@ func (l *lister) look(ctx context.Context) (*look, error) {
 	out.addOwners(findOwners("/proc", inodes))
 	slices.SortFunc(out.rows, compareRows)
 	if l.db != nil {
-		if err := out.addBackends(ctx, l.db); err != nil {
-			out.notes = append(out.notes, err.Error())
-		}
+		out.joinErr = out.addBackends(ctx, l.db)
 	}
 	return out, nil
 }
@@ -143,17 +152,14 @@ func compareRows(a, b row) int {
 }
 
 func (o *look) addOwners(found owners) {
-	unseen := 0
+	unseen := false
 	for i := range o.rows {
 		r := &o.rows[i]
 		r.owners = found.byInode[r.Inode]
-		if r.Inode != 0 && len(r.owners) == 0 {
-			unseen++
-		}
+		unseen = unseen || r.Inode != 0 && len(r.owners) == 0
 	}
-	if found.hidden && unseen > 0 {
-		o.notes = append(o.notes, fmt.Sprintf("the processes of %s belong to other users and are not shown: root sees them (CAP_SYS_PTRACE)",
-			plural(unseen, "socket")))
+	if found.hidden && unseen {
+		o.notes = append(o.notes, "processes of other users are not shown: root sees them (CAP_SYS_PTRACE)")
 	}
 }
 

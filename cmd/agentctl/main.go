@@ -100,7 +100,7 @@ func run(ctx context.Context, e *env) int {
 	if err == nil {
 		return cli.ExitOK
 	}
-	fmt.Fprintf(e.stderr, "%s: error: %v\n", program, err)
+	fmt.Fprintf(e.stderr, "%s: error: %s\n", program, oneLine(err.Error()))
 	exit := &exitError{code: cli.ExitFailure}
 	_ = errors.As(err, &exit)
 	if exit.code == cli.ExitUsage {

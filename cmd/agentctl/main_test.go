@@ -112,7 +112,7 @@ func TestHelpAndVersion(t *testing.T) {
 			}
 		}
 		for i, line := range strings.Split(general+v.usage, "\n") {
-			if len(line) > 84 {
+			if len(line) > 80 {
 				t.Errorf("help of %s, line %d is %d characters long: %s", v.name, i+1, len(line), line)
 			}
 		}

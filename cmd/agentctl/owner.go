@@ -37,6 +37,10 @@ func findOwners(proc string, wanted map[uint32]bool) owners {
 		found.hidden = true
 		return found
 	}
+	// Mounted with hidepid=2, /proc has no entries of other users' processes.
+	if _, err := os.Stat(filepath.Join(proc, "1")); err != nil {
+		found.hidden = true
+	}
 	for _, entry := range entries {
 		if pid, err := strconv.Atoi(entry.Name()); err == nil {
 			found.addProcess(filepath.Join(proc, entry.Name()), pid, wanted)

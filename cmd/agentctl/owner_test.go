@@ -40,11 +40,15 @@ func TestFindOwners(t *testing.T) {
 		"10":   {"socket:[77]", "socket:[77]", "pipe:[77]", "/dev/null", "socket:[78", "socket:[x]"},
 		"9":    {"socket:[77]", "socket:[79]", "socket:[99999999999]"},
 		"self": {"socket:[77]"},
+		"1":    nil,
 	})
 	found := findOwners(proc, map[uint32]bool{77: true, 78: true})
 	want := map[uint32][]process{77: {{10, "name-10"}, {9, "name-9"}}, 78: {{10, "name-10"}}}
 	if diff := cmp.Diff(want, found.byInode); diff != "" || found.hidden {
 		t.Errorf("hidden %v, owners (-want +got):\n%s", found.hidden, diff)
+	}
+	if found := findOwners(mustProc(t, map[string][]string{"9": nil}), map[uint32]bool{77: true}); !found.hidden {
+		t.Error("a /proc without process 1 hides nothing")
 	}
 	if found := findOwners(filepath.Join(proc, "none"), map[uint32]bool{77: true}); !found.hidden {
 		t.Error("a missing /proc hides nothing")

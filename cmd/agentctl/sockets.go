@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -22,20 +23,20 @@ Usage:
   agentctl sockets [OPTION]...
 
 Which sockets (an option can be given several times; one of its values fits):
-      --peer=ADDR|PREFIX     the other end, as 10.1.2.3, 10.1.0.0/16 or fe80::1%eth0
-      --local=ADDR           address of this end
-      --port=PORT|FIRST-LAST port of this end
-      --state=STATE,...      as established, close-wait, listen; all
-                             (default: all but listen and time-wait)
-      --netns=NAME|PATH      in another network namespace: a name of ip-netns, or a
-                             path as /proc/PID/ns/net (root)
+  --peer=ADDR|PREFIX     the other end, as 10.1.2.3, 10.1.0.0/16 or fe80::1%eth0
+  --local=ADDR           address of this end
+  --port=PORT|FROM-TO    port of this end
+  --state=STATE,...      as established, close-wait, listen; all
+                         (default: all but listen and time-wait)
+  --netns=NAME|PATH      in another network namespace: a name of ip-netns, or a
+                         path as /proc/PID/ns/net (root)
 
 What to show:
-      --dsn=CONNINFO         the session of pg_stat_activity behind each socket, by
-                             client_addr and client_port; read only
-      --json                 one JSON object per line and socket, see below
-      --watch[=INTERVAL]     again and again (default 2s); ends with Ctrl-C
-  -?, --help                 print this help and exit
+  --dsn=CONNINFO         the session of pg_stat_activity behind each socket, by
+                         client_addr and client_port; read only
+  --json                 one JSON object per line and socket, see below
+  --watch[=INTERVAL]     again and again (default 2s); ends with Ctrl-C
+  -?, --help             print this help and exit
 
 Columns. A terminal that is too narrow shows the most important ones and says
 which are missing; a pipe gets all.
@@ -43,8 +44,8 @@ which are missing; a pipe gets all.
   local, peer address and port of this end and of the other end
   recvq       received and not yet read by the process, in bytes; with LISTEN,
               connections that wait to be accepted
-  sendq       written and not yet acknowledged by the peer, in bytes; with LISTEN,
-              how many connections may wait
+  sendq       written and not yet acknowledged by the peer, in bytes; with
+              LISTEN, how many connections may wait
   rexmit      retransmissions without an answer now / over the connection's life
   ack         time since the last acknowledgement of the peer
   data        time since the last data of the peer
@@ -123,7 +124,7 @@ func sockets(ctx context.Context, e *env, flags *pflag.FlagSet, args []string) e
 		err = printTable(e, seen, o.target.joined)
 	}
 	n.print(seen.notes)
-	return err
+	return cmp.Or(err, seen.joinErr)
 }
 
 // printTable writes the table and, on a terminal, what stands below it.
@@ -157,6 +158,6 @@ func (n *notes) print(texts []string) {
 			n.said = make(map[string]bool)
 		}
 		n.said[text] = true
-		fmt.Fprintf(n.e.stderr, "%s: note: %s\n", program, text)
+		fmt.Fprintf(n.e.stderr, "%s: note: %s\n", program, oneLine(text))
 	}
 }

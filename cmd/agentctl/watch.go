@@ -34,12 +34,12 @@ func watch(ctx context.Context, e *env, l *lister, o socketsOptions) error {
 		}
 		switch columns, lines := e.size(); {
 		case o.json:
-			n.print(seen.notes)
+			n.print(seen.allNotes())
 			err = printSockets(e.stdout, seen)
 		case columns > 0:
 			_, err = fmt.Fprint(e.stdout, frame(seen, o, columns, lines, first))
 		default:
-			n.print(seen.notes)
+			n.print(seen.allNotes())
 			err = printBlock(e, seen, o.target.joined, first)
 		}
 		if err != nil {
@@ -70,8 +70,8 @@ func printBlock(e *env, seen *look, joined, first bool) error {
 func frame(seen *look, o socketsOptions, columns, lines int, first bool) string {
 	t := tableOf(seen, o.target.joined, columns)
 	head := []string{fmt.Sprintf("%s  every %s  %s", seen.at.Format(time.TimeOnly), o.watch, t.summary)}
-	for _, note := range seen.notes {
-		head = append(head, "note: "+note)
+	for _, note := range seen.allNotes() {
+		head = append(head, "note: "+oneLine(note))
 	}
 	head = append(head, "")
 	room := max(lines-len(head)-1, 2)
