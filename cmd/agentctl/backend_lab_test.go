@@ -124,6 +124,38 @@ func TestSocketsJoinedBlindly(t *testing.T) {
 	}
 }
 
+// A database that goes away does not end a watch, and is asked again.
+func TestWatchOutlivesTheDatabase(t *testing.T) {
+	lab := agenttest.MustLab(t, "client", "db")
+	client, db := lab.Host("client"), lab.Host("db")
+	pg := agenttest.MustPostgres(t, db, agenttest.PostgresOptions{})
+	backendOf := func(c *pgx.Conn) string { return fmt.Sprintf(`"backend":{"pid":%d,`, pidOf(c)) }
+	first := backendOf(mustSession(t, client, db.Addr4, 0, "postgres"))
+	ctx, cancel := context.WithCancel(t.Context())
+	s := newSession(0, "")
+	ended := make(chan int, 1)
+	go func() {
+		_ = db.Do(func() error {
+			ended <- s.run(ctx, "sockets", "--json", "--port", "5432", "--watch=100ms", "--dsn", pg.DSN())
+			return nil
+		})
+	}()
+	agenttest.Eventually(t, limit, "the first session", func() bool { return strings.Contains(s.out.String(), first) })
+	if err := pg.Stop(t.Context(), agenttest.Fast); err != nil {
+		t.Fatal(err)
+	}
+	agenttest.Eventually(t, limit, "a note", func() bool { return strings.Contains(s.errs.String(), "agentctl: note: database: ") })
+	if err := pg.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want := backendOf(mustSession(t, client, db.Addr4, 0, "postgres"))
+	agenttest.Eventually(t, limit, "the new session", func() bool { return strings.Contains(s.out.String(), want) })
+	cancel()
+	if exit := <-ended; exit != 0 {
+		t.Errorf("exit %d, stderr %s", exit, s.errs)
+	}
+}
+
 // The session of a destroyed socket goes on until it looks at the socket: the
 // sockets are destroyed, no backend is terminated.
 func TestKillLeavesBackends(t *testing.T) {

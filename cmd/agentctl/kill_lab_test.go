@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net"
 	"strings"
 	"testing"
 
@@ -188,19 +189,25 @@ func TestKillWhenTold(t *testing.T) {
 }
 
 // A peer that is alive comes back: what came after the question is not touched,
-// and that is said.
+// even by the address and port of a connection that was shown, and that is said.
 func TestKillTellsOfNewOnes(t *testing.T) {
 	b := mustBattlefield(t)
 	var late pair
 	s := newSession(0, "y\n")
 	s.stdin = readerFunc(func(p []byte) (int, error) {
 		if late.client == nil {
-			late = b.dual.mustConnect(t, b.client, b.db.Addr4, 0)
+			port := uint16(b.doomed[0].client.LocalAddr().(*net.TCPAddr).Port)
+			b.doomed[0].mustReset(t)
+			late = b.dual.mustConnect(t, b.client, b.db.Addr4, port)
+			b.doomed = b.doomed[1:]
 		}
 		return copy(p, "y"), io.EOF
 	})
 	s.mustIn(t, b.db, 0, b.args()...)
 	late.mustTalk(t)
+	if !strings.HasSuffix(s.out.String(), "\n2 destroyed, 1 gone already\n") {
+		t.Errorf("stdout:\n%s", s.out)
+	}
 	if !strings.HasSuffix(s.errs.String(), "agentctl: note: 1 socket of 10.99.0.1 came later and was not touched\n") {
 		t.Errorf("stderr %q", s.errs)
 	}

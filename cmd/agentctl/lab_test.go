@@ -129,6 +129,16 @@ func (p pair) mustTalk(t *testing.T) {
 	}
 }
 
+// mustReset closes both ends, so that nothing is left of the connection.
+func (p pair) mustReset(t *testing.T) {
+	t.Helper()
+	for _, c := range []net.Conn{p.client, p.server} {
+		if err := errors.Join(c.(*net.TCPConn).SetLinger(0), c.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // mustBeDead wants the server's end to have been destroyed.
 func (p pair) mustBeDead(t *testing.T) {
 	t.Helper()

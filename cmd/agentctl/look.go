@@ -56,14 +56,15 @@ type lister struct {
 // openLister prepares for looking at a target. The caller closes it.
 func openLister(ctx context.Context, e *env, t *target) (*lister, error) {
 	l := &lister{users: make(userNames), interfaces: make(map[uint32]string), now: e.now}
+	if t.joined {
+		// From the own namespace, which matters for a database that is not reached
+		// by a Unix socket.
+		l.db = &database{dsn: t.dsn}
+		if err := l.db.connect(ctx); err != nil {
+			return nil, err
+		}
+	}
 	if err := inNamespace(t.netns, func() error { return l.enter(t) }); err != nil {
-		return nil, err
-	}
-	if !t.joined {
-		return l, nil
-	}
-	l.db = &database{dsn: t.dsn}
-	if err := l.db.connect(ctx); err != nil {
 		l.close()
 		return nil, err
 	}
@@ -98,7 +99,9 @@ func (l *lister) enter(t *target) (err error) {
 }
 
 func (l *lister) close() {
-	_ = l.conn.Close()
+	if l.conn != nil {
+		_ = l.conn.Close()
+	}
 	if l.db != nil {
 		l.db.close()
 	}
