@@ -162,7 +162,7 @@ func (o *look) addOwners(found owners) {
 		unseen = unseen || r.Inode != 0 && len(r.owners) == 0
 	}
 	if found.hidden && unseen {
-		o.notes = append(o.notes, "processes of other users are not shown: root sees them (CAP_SYS_PTRACE)")
+		o.notes = append(o.notes, "processes of other users are not shown: root sees them (CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH)")
 	}
 }
 
