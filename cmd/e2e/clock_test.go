@@ -71,7 +71,7 @@ func (w *world) step(x *witnesses, tcp *crowd, by time.Duration) {
 func runInGuest(t *testing.T, test, row string) {
 	agenttest.NeedPostgres(t)
 	m := guestWithLab(t)
-	m.Command = []string{"/vm/e2e.test", "-test.run", "^" + test + "$", "-test.v", "-test.parallel", "1", "-test.timeout", "5m"}
+	m.Command = []string{"/vm/e2e.test", "-test.run", "^" + test + "$", "-test.v", "-test.parallel", "1", "-test.timeout", "15m"}
 	var said strings.Builder
 	exit, err := m.Run(t.Context(), func(line string) {
 		said.WriteString(line + "\n")
