@@ -185,8 +185,8 @@ func (e *encoder) docket() {
 		e.num(len(s.records))
 		return
 	}
-	e.num(len(s.docket.relations))
-	for _, r := range s.docket.relations { // one client: one at most
+	e.num(s.docket.count)
+	for _, r := range s.docket.sorted() { // one client: one at most
 		e.b = append(e.b, byte(r.state), byte(r.kase), byte(r.reason))
 		e.flag(r.ownPause)
 		e.flag(r.hostAlive)

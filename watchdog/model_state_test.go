@@ -176,6 +176,6 @@ func (s *modelState) agreed() bool {
 			}
 		}
 	}
-	r := s.docket.relations[clientKey{modelHost, modelID}]
+	r := s.docket.find(Client{Addr: modelHost, Conmgr: modelID})
 	return armed == 1 && r != nil && r.state == relationArmed
 }

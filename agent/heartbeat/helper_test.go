@@ -166,8 +166,8 @@ func snapshot(m *Machine) Machine {
 	if m.shake != nil {
 		s.shake = new(*m.shake)
 	}
-	if m.peer != nil {
-		s.peer = new(*m.peer)
+	if m.dialer != nil {
+		s.dialer = new(*m.dialer)
 	}
 	return s
 }

@@ -55,7 +55,7 @@ const (
 )
 
 // sentRing is how many send times are kept to measure the round trip.
-const sentRing = 8
+const sentRing = 4
 
 // handshake is what only the opening of a session needs.
 type handshake struct {
@@ -65,12 +65,23 @@ type handshake struct {
 	cookie  [wire.CookieSize]byte // Active on Datagram: what the watchdog asked for
 }
 
+// dialer is what only the end that dials needs.
+type dialer struct {
+	previous uint64        // id of the session before: HELLO's Resumes
+	retryAt  mono.Instant  // without a link: the next attempt
+	dialedAt mono.Instant  // last attempt
+	endedAt  mono.Instant  // last end of a session or attempt; zero for never
+	helloAt  mono.Instant  // Datagram: next repetition
+	peer     wire.Instance // what the watchdog told last
+}
+
 // Machine is one end of a heartbeat session. It is not safe for concurrent use.
 // The zero value is not usable; see [NewActive] and [NewPassive]. A watchdog has
 // thousands: what only one end or one phase needs is behind a pointer.
 type Machine struct {
-	cfg   *Config
-	shake *handshake // nil once a Passive end is armed
+	cfg     *Config
+	shake   *handshake // nil once a Passive end is armed
+	*dialer            // nil on a Passive end
 
 	state   wire.State
 	why     wire.Reason // of the last change of state
@@ -82,10 +93,9 @@ type Machine struct {
 	stopped bool
 	signal  wire.Flags // Active: ours; Passive: the peer's
 
-	session  uint64
-	previous uint64 // id of the session before: HELLO's Resumes
-	seq      uint64 // next to send
-	first    uint64 // sequence of this session's first BEAT
+	session uint64
+	seq     uint64 // next to send
+	first   uint64 // sequence of this session's first BEAT
 
 	heardSeq   uint64 // highest sequence received in this session
 	seen       uint64 // bit i: heardSeq-i was received
@@ -100,13 +110,8 @@ type Machine struct {
 	lateAt       mono.Instant // Up turns Late
 	nextBeat     mono.Instant
 	nextProbe    mono.Instant
-	retryAt      mono.Instant // Active without a link
-	dialedAt     mono.Instant // last attempt
-	endedAt      mono.Instant // last end of a session or attempt; zero for never
 	attemptUntil mono.Instant // Never once acked
-	helloAt      mono.Instant // Datagram: next repetition
 
-	peer  *wire.Instance   // Active: what the watchdog told last
 	sent  [sentRing]uint32 // when, in microseconds, wrapped around
 	stats Stats
 }
@@ -115,8 +120,8 @@ type Machine struct {
 // dial at once.
 func NewActive(cfg Config, now mono.Instant) *Machine {
 	return &Machine{
-		cfg: &cfg, shake: new(handshake), peer: new(wire.Instance),
-		retryAt: now, attemptUntil: mono.Never, nextProbe: mono.Never,
+		cfg: &cfg, shake: new(handshake), dialer: &dialer{retryAt: now},
+		attemptUntil: mono.Never, nextProbe: mono.Never,
 	}
 }
 
@@ -135,7 +140,7 @@ func NewPassive(cfg *Config, o Opening, hello *wire.Frame, now mono.Instant, out
 		cfg: cfg, state: wire.StateInit, why: wire.ReasonOpened, link: linkOpen,
 		session: o.Session, seq: 1,
 		shake:        &handshake{nonce: hello.Hello.Nonce, key: o.Key, welcome: o.Nonce},
-		attemptUntil: now.Add(cfg.ConnectTimeout), nextProbe: mono.Never, retryAt: mono.Never,
+		attemptUntil: now.Add(cfg.ConnectTimeout), nextProbe: mono.Never,
 	}
 	m.begin(now, hello.Seq)
 	m.welcome(now, out)
@@ -153,7 +158,9 @@ func (m *Machine) Next() mono.Instant {
 	next := m.attemptUntil
 	switch m.link {
 	case linkNone:
-		next = m.retryAt
+		if m.dialer != nil {
+			next = m.retryAt
+		}
 	case linkShaking:
 		if m.cfg.Datagram {
 			next = next.Min(m.helloAt)
@@ -184,7 +191,7 @@ func (m *Machine) Tick(now mono.Instant, out *Output) {
 	case m.link != linkNone && !now.Before(m.attemptUntil):
 		m.fail(now, wire.ReasonNoAnswer, out)
 		return
-	case m.link == linkNone && !now.Before(m.retryAt):
+	case m.link == linkNone && m.dialer != nil && !now.Before(m.retryAt):
 		m.dial(now, out)
 		return
 	}
@@ -243,8 +250,8 @@ func (m *Machine) Deadline() mono.Instant {
 
 // Instance returns the instance state heard last, the zero value on a Passive end.
 func (m *Machine) Instance() (i wire.Instance) {
-	if m.peer != nil {
-		i = *m.peer
+	if m.dialer != nil {
+		i = m.peer
 	}
 	return i
 }

@@ -122,6 +122,10 @@ func (m *Machine) onRefuse(now mono.Instant, f *wire.Frame, out *Output) bool {
 	return true
 }
 
+// forgottenWithin is how many frames ago the one was sent that a REFUSE with
+// CodeSession answers: more than are under way, also while probing.
+const forgottenWithin = 32
+
 // onForgotten takes the word of the watchdog's host that it has no such session:
 // on datagrams nothing else tells that the agent was restarted. The keys went with
 // the session, so nobody can prove it. It counts only while the watchdog is silent
@@ -130,7 +134,7 @@ func (m *Machine) onRefuse(now mono.Instant, f *wire.Frame, out *Output) bool {
 func (m *Machine) onForgotten(now mono.Instant, f *wire.Frame, out *Output) bool {
 	session, seq := f.Refuse.Echoed()
 	if m.cfg.Role != Active || !m.cfg.Datagram || m.link != linkOpen || !m.doubtful() ||
-		session != m.session || seq >= m.seq || seq+sentRing < m.seq {
+		session != m.session || seq >= m.seq || seq+forgottenWithin < m.seq {
 		return false
 	}
 	m.drop(CloseReset, out)
@@ -214,9 +218,9 @@ func (m *Machine) learn(f *wire.Frame, out *Output) {
 	if f.Flags&wire.FlagState == 0 {
 		return
 	}
-	old := *m.peer
-	*m.peer = f.Beat.Instance
+	old := m.peer
+	m.peer = f.Beat.Instance
 	old.WAL = m.peer.WAL
-	out.Instance = out.Instance || old != *m.peer || !m.told
+	out.Instance = out.Instance || old != m.peer || !m.told
 	m.told = true
 }

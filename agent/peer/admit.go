@@ -107,7 +107,7 @@ func (ln *Listener) judge(raw []byte, f *wire.Frame, remote netip.AddrPort) (k *
 func (ln *Listener) open(t transport, remote netip.AddrPort, f *wire.Frame, k *key.Key, adm Admission) {
 	hello := &f.Hello
 	s := &Session{
-		loop: ln.loop, handler: passive{ln}, transport: t, remote: remote, opened: ln.loop.now,
+		handler: passive{ln}, transport: t, remote: remote,
 		id: ln.cfg.NewSession(), conmgr: hello.Conmgr, incarnation: hello.Incarnation, Protected: adm.Protected,
 	}
 	opening := heartbeat.Opening{Session: s.id}
@@ -120,7 +120,8 @@ func (ln *Listener) open(t transport, remote netip.AddrPort, f *wire.Frame, k *k
 		})
 	}
 	cfg := ln.configs.take(timersOf(hello, t))
-	ln.byID[s.id] = s
+	ln.byID[s.id], ln.unarmed[s] = s, struct{}{}
+	ln.byAddr[remote.Addr()] = append(ln.byAddr[remote.Addr()], s)
 	switch t := t.(type) {
 	case *stream:
 		setTCP(t.fd, cfg.Timeout)
@@ -130,7 +131,7 @@ func (ln *Listener) open(t transport, remote netip.AddrPort, f *wire.Frame, k *k
 		ln.shaking[remote] = s
 	}
 	out := ln.loop.output()
-	s.begin(heartbeat.NewPassive(cfg, opening, f, ln.loop.now, out))
+	s.begin(ln.loop, heartbeat.NewPassive(cfg, opening, f, ln.loop.now, out))
 	s.finish(out)
 	ln.boundShaking()
 }
@@ -138,27 +139,31 @@ func (ln *Listener) open(t transport, remote netip.AddrPort, f *wire.Frame, k *k
 // boundShaking evicts the oldest session that is still shaking hands when there
 // are too many.
 func (ln *Listener) boundShaking() {
-	if len(ln.byID)-ln.armed <= ln.cfg.HalfOpen {
+	if len(ln.unarmed) <= ln.cfg.HalfOpen {
 		return
 	}
 	var oldest *Session
-	for _, s := range ln.byID {
-		if s.m.State() == wire.StateInit && (oldest == nil || s.opened.Before(oldest.opened)) {
+	for s := range ln.unarmed {
+		if oldest == nil || s.id < oldest.id {
 			oldest = s
 		}
 	}
-	if oldest != nil {
-		oldest.replace()
-	}
+	oldest.replace()
 }
 
+// counts includes, for the address, the sessions that are still shaking hands:
+// else many HELLOs at once could all be admitted and then be armed together, past
+// the bound. In the total they do not count: with HELLOs that he has read on the
+// path and sends again, a stranger could fill it up and keep a conmgr out that has
+// to begin anew. So the total may be exceeded by as many as may shake hands.
 func (ln *Listener) counts(addr netip.Addr, conmgr wire.ID) Counts {
 	c := Counts{Total: ln.armed}
 	for _, s := range ln.byAddr[addr] {
-		if s.conmgr == conmgr {
-			c.Total--
-		} else {
+		switch {
+		case s.conmgr != conmgr:
 			c.OfAddress++
+		case heartbeat.Armed(s.m.State()):
+			c.Total--
 		}
 	}
 	return c
@@ -166,22 +171,18 @@ func (ln *Listener) counts(addr netip.Addr, conmgr wire.ID) Counts {
 
 // account keeps the numbers of armed and silent sessions.
 func (ln *Listener) account(s *Session, c heartbeat.Change) {
-	addr := s.remote.Addr()
 	switch was, is := heartbeat.Armed(c.From), heartbeat.Armed(c.To); {
 	case is && !was:
 		ln.armed++
-		ln.byAddr[addr] = append(ln.byAddr[addr], s)
 	case was && !is:
 		ln.armed--
-		rest := slices.DeleteFunc(ln.byAddr[addr], func(o *Session) bool { return o == s })
-		ln.byAddr[addr] = rest
-		if len(rest) == 0 {
-			delete(ln.byAddr, addr)
-		}
 	}
 	ln.silent += silent(c.To) - silent(c.From)
-	if c.From == wire.StateInit && ln.shaking[s.remote] == s {
-		delete(ln.shaking, s.remote)
+	if c.From == wire.StateInit {
+		delete(ln.unarmed, s)
+		if ln.shaking[s.remote] == s {
+			delete(ln.shaking, s.remote)
+		}
 	}
 }
 
@@ -222,7 +223,7 @@ func (p passive) Broken(s *Session, err error) { p.ln.acceptor.Broken(s, err) }
 
 func (ln *Listener) replaceOlder(by *Session) {
 	for _, s := range slices.Clone(ln.byAddr[by.remote.Addr()]) {
-		if s != by && s.conmgr == by.conmgr {
+		if s != by && s.conmgr == by.conmgr && heartbeat.Armed(s.m.State()) {
 			s.replace()
 		}
 	}
@@ -234,5 +235,11 @@ func (ln *Listener) forget(s *Session) {
 	}
 	delete(ln.byID, s.id)
 	ln.configs.release(s.m.Config())
+	addr := s.remote.Addr()
+	rest := slices.DeleteFunc(ln.byAddr[addr], func(o *Session) bool { return o == s })
+	ln.byAddr[addr] = rest
+	if len(rest) == 0 {
+		delete(ln.byAddr, addr)
+	}
 	ln.loop.drop(s)
 }

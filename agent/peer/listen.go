@@ -13,8 +13,9 @@ import (
 	"github.com/pgconmgr/pgconmgr/agent/wire"
 )
 
-// Counts is what admission weighs: armed sessions without the ones that the
-// HELLO's own conmgr has.
+// Counts is what admission weighs: the armed sessions in total, and those of the
+// address, armed or shaking hands; without the ones that the HELLO's own conmgr
+// has at its address.
 type Counts struct {
 	Total     int
 	OfAddress int
@@ -50,7 +51,7 @@ type ListenStats struct {
 type ListenConfig struct {
 	Self        wire.ID
 	Incarnation uint64
-	// NewSession returns a session id that was never used before.
+	// NewSession returns a session id that was never used before; they rise.
 	NewSession func() uint64
 	// HandshakeTimeout bounds the time from accept to an armed session.
 	HandshakeTimeout time.Duration
@@ -73,12 +74,13 @@ type Listener struct {
 	stats    ListenStats
 	byID     map[uint64]*Session // all of them
 	configs  configs
-	shaking  map[netip.AddrPort]*Session // on UDP
-	byAddr   map[netip.Addr][]*Session   // the armed ones
-	armed    int                         // how many those are
-	silent   int                         // how many of those are late or suspect
-	half     []*halfOpen                 // oldest first
-	spare    int                         // descriptor kept for accepting when there are none left
+	unarmed  map[*Session]struct{}       // still shaking hands
+	shaking  map[netip.AddrPort]*Session // those of them on UDP
+	byAddr   map[netip.Addr][]*Session
+	armed    int         // how many are armed
+	silent   int         // how many of those are late or suspect
+	half     []*halfOpen // oldest first
+	spare    int         // descriptor kept for accepting when there are none left
 }
 
 // Listen makes a listener without addresses; see [Listener.Add].
@@ -87,7 +89,7 @@ func (l *Loop) Listen(cfg ListenConfig, a Acceptor) *Listener {
 	_, _ = rand.Read(secret[:]) // never fails (crypto/rand)
 	ln := &Listener{
 		loop: l, cfg: cfg, acceptor: a, cookies: key.NewCookies(secret), spare: openSpare(),
-		byID: map[uint64]*Session{}, byAddr: map[netip.Addr][]*Session{}, shaking: map[netip.AddrPort]*Session{},
+		byID: map[uint64]*Session{}, unarmed: map[*Session]struct{}{}, byAddr: map[netip.Addr][]*Session{}, shaking: map[netip.AddrPort]*Session{},
 	}
 	ln.configs = newConfigs(heartbeat.Config{
 		Role: heartbeat.Passive, ConnectTimeout: cfg.HandshakeTimeout,

@@ -62,7 +62,7 @@ func (s *Session) open(raw []byte, f *wire.Frame) bool {
 	case wire.TypeRefuse:
 		// That the watchdog has no such session it cannot prove; see the machine.
 		ok = s.active != nil && (f.Refuse.Code == wire.CodeSession || s.key.OpenRefuse(raw))
-		if !ok && s.active != nil && f.Refuse.Echo == s.m.Nonce() {
+		if !ok && s.active != nil && f.Refuse.Echo == s.m.Nonce() && !s.keys.Keyed() {
 			s.handler.Refused(s, f.Refuse, false)
 		}
 	case wire.TypeWelcome:

@@ -36,14 +36,10 @@ type stream struct {
 }
 
 // connect starts a connection; owner.connected or owner.broken follows.
-func (l *Loop) connect(to netip.AddrPort, timeout time.Duration, o owner) (*stream, error) {
-	family := unix.AF_INET6
-	if to.Addr().Is4() {
-		family = unix.AF_INET
-	}
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+func (l *Loop) connect(from netip.Addr, to netip.AddrPort, timeout time.Duration, o owner) (*stream, error) {
+	fd, err := openSocket(unix.SOCK_STREAM, from, to)
 	if err != nil {
-		return nil, fmt.Errorf("create TCP socket: %w", err)
+		return nil, err
 	}
 	s := &stream{loop: l, owner: o, fd: fd, connecting: true, remote: to}
 	setTCP(fd, timeout)
@@ -56,6 +52,29 @@ func (l *Loop) connect(to netip.AddrPort, timeout time.Duration, o owner) (*stre
 		return nil, err
 	}
 	return s, nil
+}
+
+// openSocket makes a socket that will connect to an address, from an own address
+// when that is valid. The port is chosen with the connection (ip(7)), so that one
+// address can have more connections than ports.
+func openSocket(kind int, from netip.Addr, to netip.AddrPort) (fd int, err error) {
+	family := unix.AF_INET6
+	if to.Addr().Is4() {
+		family = unix.AF_INET
+	}
+	fd, err = unix.Socket(family, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("create socket to %s: %w", to, err)
+	}
+	if !from.IsValid() {
+		return fd, nil
+	}
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+	if err := unix.Bind(fd, sockaddr(netip.AddrPortFrom(from, 0))); err != nil {
+		_ = unix.Close(fd)
+		return -1, fmt.Errorf("bind to own address %s: %w", from, err)
+	}
+	return fd, nil
 }
 
 // adopt takes over an accepted connection.

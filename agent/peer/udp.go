@@ -30,14 +30,10 @@ type datagram struct {
 
 // openDatagram makes a connected UDP socket; the caller tells the owner that it
 // is connected, which takes no time here.
-func (l *Loop) openDatagram(to netip.AddrPort, o owner) (*datagram, error) {
-	family := unix.AF_INET6
-	if to.Addr().Is4() {
-		family = unix.AF_INET
-	}
-	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_UDP)
+func (l *Loop) openDatagram(from netip.Addr, to netip.AddrPort, o owner) (*datagram, error) {
+	fd, err := openSocket(unix.SOCK_DGRAM, from, to)
 	if err != nil {
-		return nil, fmt.Errorf("create UDP socket: %w", err)
+		return nil, err
 	}
 	if err := unix.Connect(fd, sockaddr(to)); err != nil {
 		_ = unix.Close(fd)
@@ -65,7 +61,6 @@ func (d *datagram) ready(uint32) {
 			return
 		}
 		d.loop.now = clock.Now()
-		d.life = d.loop.now
 		err = wire.Parse(buf[:n], &d.loop.frame)
 		d.owner.frame(d, buf[:n], &d.loop.frame, err)
 	}
@@ -101,9 +96,10 @@ const helloLeast = wire.HeaderSize + 104
 
 // packetSocket is one of the watchdog's UDP sockets; all its sessions share it.
 type packetSocket struct {
-	ln   *Listener
-	fd   int
-	addr netip.AddrPort
+	ln     *Listener
+	fd     int
+	addr   netip.AddrPort
+	locals map[netip.Addr]*netip.Addr // the addresses that sessions were asked at
 }
 
 // endpoint is the watchdog's end of the UDP transport of one session. It answers
@@ -111,8 +107,7 @@ type packetSocket struct {
 type endpoint struct {
 	sock    *packetSocket
 	session *Session
-	local   netip.Addr
-	heard   mono.Instant
+	local   *netip.Addr // one of sock.locals
 }
 
 func (ln *Listener) listenUDP(addr netip.AddrPort) (*packetSocket, error) {
@@ -193,7 +188,6 @@ func (s *packetSocket) packet(b []byte, from netip.AddrPort, to netip.Addr) {
 			return
 		}
 		if e, ok := session.transport.(*endpoint); ok {
-			e.heard = s.ln.loop.now
 			session.frame(e, b, f, nil)
 		}
 	}
@@ -223,7 +217,19 @@ func (s *packetSocket) hello(b []byte, f *wire.Frame, from netip.AddrPort, to ne
 	if old != nil { // only now: a cookie proves an address, but not a key
 		old.replace()
 	}
-	ln.open(&endpoint{sock: s, local: to, heard: ln.loop.now}, from, f, k, adm)
+	ln.open(&endpoint{sock: s, local: s.own(to)}, from, f, k, adm)
+}
+
+// own returns the one copy of an own address. A host has few, so they are kept as
+// long as the socket.
+func (s *packetSocket) own(addr netip.Addr) *netip.Addr {
+	if s.locals[addr] == nil {
+		if s.locals == nil {
+			s.locals = map[netip.Addr]*netip.Addr{}
+		}
+		s.locals[addr] = &addr
+	}
+	return s.locals[addr]
 }
 
 func (s *packetSocket) refuse(echo wire.ID, from netip.AddrPort, to netip.Addr, k *key.Key, code wire.Code, limit uint32) {
@@ -266,11 +272,12 @@ func (e *endpoint) send(frames []byte, _ bool) {
 	for len(frames) > 0 {
 		var frame []byte
 		frame, frames = nextFrame(frames)
-		e.sock.ln.loop.queue(e.sock.fd, frame, e.session.remote, e.local)
+		e.sock.ln.loop.queue(e.sock.fd, frame, e.session.remote, *e.local)
 	}
 }
 
 // close implements transport: there is no connection to end.
 func (e *endpoint) close(bool) {}
 
-func (e *endpoint) kernelLife() mono.Instant { return e.heard }
+// kernelLife implements transport. Nobody asks a watchdog.
+func (e *endpoint) kernelLife() mono.Instant { return 0 }

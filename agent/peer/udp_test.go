@@ -10,7 +10,10 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/pgconmgr/pgconmgr/agent/key"
+	"github.com/pgconmgr/pgconmgr/agent/mono"
 	"github.com/pgconmgr/pgconmgr/agent/wire"
 )
 
@@ -82,7 +85,9 @@ func TestKeyedSession(t *testing.T) {
 		})
 		l.Do(func() { s.Stop(wire.ByeStop) })
 		eventually(t, "the BYE", func() bool { _, ok := dog.saw(wire.StateDown, wire.ReasonStop); return ok })
-		if n := on(l, func() int { return len(ln.byID) + len(ln.byID) + len(ln.shaking) + len(ln.byAddr) }); n != 0 {
+		if n := on(l, func() int {
+			return len(ln.byID) + len(ln.configs.shared) + len(ln.unarmed) + len(ln.shaking) + len(ln.byAddr)
+		}); n != 0 {
 			t.Errorf("the listener still keeps %d entries of the session that ended", n)
 		}
 	})
@@ -170,11 +175,14 @@ func TestUDPAgentGone(t *testing.T) {
 	s := dialKeyed(manLoop, addr, 1, ring, true, &man)
 	armedBoth(t, &dog, &man)
 	dogLoop.Do(func() { _ = ln.SetAddrs(nil) }) // as the kernel does for a killed process
-	eventually(t, "late by disconnect", func() bool { _, ok := man.saw(wire.StateLate, wire.ReasonDisconnect); return ok })
-	life := on(manLoop, s.KernelLife)
-	late, _ := man.saw(wire.StateLate, wire.ReasonDisconnect)
-	if life.Before(late.LastValid) {
-		t.Errorf("the host's kernel was heard at %d, want after %d", life, late.LastValid)
+	eventually(t, "the refusal", func() bool {
+		man.mu.Lock()
+		defer man.mu.Unlock()
+		return slices.ContainsFunc(man.broken, func(err error) bool { return errors.Is(err, unix.ECONNREFUSED) })
+	})
+	life, last := on(manLoop, s.KernelLife), on(manLoop, s.Machine().LastValid)
+	if life.Before(last) {
+		t.Errorf("the host's kernel was heard at %d, want after %d", life, last)
 	}
 }
 
@@ -293,6 +301,44 @@ func TestForgedFramesAreDropped(t *testing.T) {
 	})
 	if n := dog.count(wire.StateDown) + man.count(wire.StateDown); n != 0 {
 		t.Errorf("%d verdicts, want none", n)
+	}
+}
+
+// What anybody can send in the watchdog's name to a living session is no sign of
+// life of its host, and no refusal to tell.
+func TestForgedAnswersToConmgr(t *testing.T) {
+	l := startLoop(t)
+	ring := mustRing(t, ringOld)
+	var dog, man recorder
+	_, addr := serveKeyed(t, l, &dog, ring, "127.0.0.1")
+	s := dialKeyed(l, addr, 1, ring, true, &man)
+	armedBoth(t, &dog, &man)
+	forge := func(f wire.Frame, version byte) {
+		raw := wire.Append(nil, &f)
+		raw[2] = version
+		err := wire.Parse(raw, &f)
+		s.frame(s.transport, raw, &f, err) // as if it came from the right address
+	}
+	type seen struct {
+		life   mono.Instant
+		forged uint64
+	}
+	got := on(l, func() seen {
+		d := s.transport.(*datagram)
+		d.life = 0
+		forge(wire.Frame{Header: wire.Header{Type: wire.TypeRefuse}, Refuse: wire.Refuse{Code: wire.CodeKey, Echo: s.m.Nonce()}}, 1)
+		forge(wire.Frame{Header: wire.Header{Type: wire.TypeRefuse}, Refuse: wire.Refuse{Echo: s.m.Nonce()}}, 2)
+		forge(wire.Frame{Header: wire.Header{Type: wire.TypeBeat, Session: s.m.Session(), Seq: 1 << 40}}, 1)
+		forge(wire.Frame{Header: wire.Header{Type: wire.TypeCookie}, Cookie: wire.Cookie{Echo: s.m.Nonce()}}, 1)
+		return seen{d.life, s.forged}
+	})
+	if want := (seen{0, 3}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	man.mu.Lock()
+	defer man.mu.Unlock()
+	if len(man.hinted)+len(man.refused) != 0 {
+		t.Errorf("told of refusals %v %v, want none", man.hinted, man.refused)
 	}
 }
 

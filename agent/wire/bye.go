@@ -57,7 +57,7 @@ const (
 	CodeVersion    Code = 1 // Limit: the version we speak
 	CodeFull       Code = 2 // Limit: watchdog.max_heartbeat_connections
 	CodeInterval   Code = 3 // Limit: watchdog.min_heartbeat_interval in ms
-	CodeTimeout    Code = 4 // Limit: watchdog.max_heartbeat_timeout in ms
+	CodeTimeout    Code = 4 // Limit: watchdog.max_heartbeat_timeout in ms, or the shortest one
 	CodeAddress    Code = 5 // not in watchdog.clients
 	CodePerAddress Code = 6 // Limit: sessions per address
 	CodeKey        Code = 7 // a key is required, or this one is not known
