@@ -285,12 +285,15 @@ func (e *end) noteGiven(p *packet, f *wire.Frame) {
 }
 
 // noteTaken looks at a HELLO or REFUSE that the machine, whose transport was c,
-// acted on: it is the peer's, and new.
+// acted on: it is the peer's, and new to it. A HELLO that comes late may open a
+// session of its own, which nobody arms.
 func (e *end) noteTaken(c *conn, p *packet, f *wire.Frame) {
 	if f.Type != wire.TypeHello && f.Type != wire.TypeRefuse || p.sent == nil || f.Refuse.Code == wire.CodeSession {
 		return
 	}
-	if p.sent.given++; p.sent.given > 1 || p.sent.conn != c {
+	if p.sent.taker == e || p.sent.conn != c {
 		e.h.w.fail("%s: acts on a %v %v", e, p.by, f.Type)
 	}
+	p.sent.given++
+	p.sent.taker = e
 }

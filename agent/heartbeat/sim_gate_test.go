@@ -23,7 +23,8 @@ type packet struct {
 type sent struct {
 	conn  *conn
 	side  int
-	given int // how often it was given to a machine
+	given int  // how often it was given to a machine
+	taker *end // who acted on it last; a HELLO and a REFUSE only
 }
 
 // frame takes what came for the daemon: see frame in agent/peer's session.go and
@@ -140,12 +141,13 @@ func (h *host) judge(p *packet, f *wire.Frame, c *conn) (*key.Key, wire.Code) {
 }
 
 func (h *host) open(now mono.Instant, c *conn, p *packet, f *wire.Frame, k *key.Key) {
+	e := &end{h: h, client: c.client.client, conn: c}
 	if p.sent == nil {
 		h.w.fail("%s: a %v HELLO opens a session", h.name, p.by)
 	} else {
 		p.sent.given++
+		p.sent.taker = e
 	}
-	e := &end{h: h, client: c.client.client, conn: c}
 	c.ends[1] = e
 	h.w.sessions++
 	h.ends = append(h.ends, e)

@@ -246,6 +246,19 @@ func TestStrangersOnUDP(t *testing.T) {
 			t.Fatalf("answer of %d bytes: %v %v, want a COOKIE of at most %d", n, f.Type, err, len(question))
 		}
 	}
+	beat := wire.Frame{Header: wire.Header{Type: wire.TypeBeat, Session: 77, Seq: 5}}
+	question = wire.Append(nil, &beat)
+	if _, err := conn.Write(question); err != nil {
+		t.Fatal(err)
+	}
+	n, err := conn.Read(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var f wire.Frame
+	if err := wire.Parse(buf[:n], &f); err != nil || f.Refuse.Code != wire.CodeSession || f.Refuse.Echo != wire.EchoOf(&beat.Header) || n > len(question) {
+		t.Fatalf("answer of %d bytes to a BEAT of no session: %v %+v", n, err, f.Refuse)
+	}
 	for _, junk := range [][]byte{{}, {1}, make([]byte, 600), question[:60], append([]byte("xx"), question...)} {
 		if _, err := conn.Write(junk); err != nil {
 			t.Fatal(err)
