@@ -66,7 +66,7 @@ func (p *peerSockets) cannot(err error) {
 		return
 	}
 	p.unable = err
-	p.log.Warn("sockets of dead clients cannot be destroyed: their sessions are terminated all the same, those that do not look at signals may last",
+	p.log.Warn("sockets of dead clients cannot be destroyed: their sessions are terminated all the same, clients of watchdog.ports stay",
 		"err", err, "hint", hint)
 }
 
