@@ -18,6 +18,7 @@ func (s *server) newSockets() *peerSockets {
 		own:   s.own.ends,
 		heard: s.life.last,
 		log:   s.log,
+		fresh: freshLook,
 	}
 }
 

@@ -88,7 +88,7 @@ type decree struct {
 // knows when its session began.
 func (d *decree) fate(s *sockdiag.Socket, after mono.Instant) fate {
 	switch {
-	case !d.reach.covers(s):
+	case !sockdiag.Killable.Has(s.State) || !d.reach.covers(s):
 		return fateOutside
 	case slices.Contains(d.own, s.Remote), d.reach.ofInstance(s) && slices.Contains(d.walsenders, s.Remote.Port()):
 		return fateSpared

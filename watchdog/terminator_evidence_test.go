@@ -103,8 +103,8 @@ func TestSocketFate(t *testing.T) {
 			ports:     []uint16{6432},
 		},
 	}
-	noFigures := heard(pgAddr, clientAddr, 500)
-	noFigures.Info = nil
+	noFigures, orphan := heard(pgAddr, clientAddr, 500), heard(pgAddr, clientAddr, 500)
+	noFigures.Info, orphan.State = nil, sockdiag.FinWait1
 	for _, test := range []struct {
 		name string
 		s    sockdiag.Socket
@@ -115,6 +115,7 @@ func TestSocketFate(t *testing.T) {
 		{"within a tick of the verdict", heard(pgAddr, clientAddr, 990), fateBusy},
 		{"new", heard(pgAddr, clientAddr, 1001), fateBusy},
 		{"without figures", noFigures, fateBusy},
+		{"an orphan", orphan, fateOutside},
 		{"replication", heard(pgAddr, "10.99.0.1:41000", 500), fateSpared},
 		{"a pooler's client with that port", heard("10.99.0.2:6432", "10.99.0.1:41000", 500), fateDestroy},
 		{"the agent's own", heard(pgAddr, "10.99.0.1:42000", 500), fateSpared},

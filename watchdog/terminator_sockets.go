@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/pgconmgr/pgconmgr/agent/mono"
 	"github.com/pgconmgr/pgconmgr/agent/mono/clock"
@@ -18,6 +19,10 @@ import (
 // maxLooks is how often the sockets of a warrant are looked for: a dump can miss
 // some (see sockdiag), and a client that is back opens new ones without end.
 const maxLooks = 5
+
+// freshLook is for how long the last look's dump serves as the first find, too:
+// each walks over the machine's whole table of sockets, a millisecond or more.
+const freshLook = 5 * time.Millisecond
 
 // socketTable is the kernel's; see [sockdiag.Conn].
 type socketTable interface {
@@ -35,10 +40,19 @@ type peerSockets struct {
 	own   func() []netip.AddrPort            // client ends of the agent's own connections
 	heard func(addr netip.Addr) mono.Instant // see lifeSigns
 	log   *slog.Logger
+	fresh time.Duration // freshLook
 
-	table socketTable // nil while there is none
+	latest dump
+	table  socketTable // nil while there is none
 	// unable is why no socket can be destroyed, as long as the agent runs.
 	unable error
+}
+
+// dump is what the last look of a warrant found.
+type dump struct {
+	warrant uint64
+	after   mono.Instant // it was complete
+	found   []sockdiag.Socket
 }
 
 // errOddTable is an answer that no kernel gives.
@@ -81,7 +95,16 @@ func (p *peerSockets) LastLook(ctx context.Context, w Warrant) (Evidence, error)
 	}
 	f.States, f.Info = lookStates, true
 	found, err := p.find(ctx, f)
+	if err == nil {
+		p.latest = dump{w.ID, clock.Now(), found}
+	}
 	return weigh(&w, found, heartbeat, looked), err
+}
+
+// take hands out the dump of the warrant's last look, once and if it is fresh.
+func (p *peerSockets) take(warrant uint64) (d dump, ok bool) {
+	d, p.latest = p.latest, dump{}
+	return d, d.warrant == warrant && clock.Now().Sub(d.after) < p.fresh
 }
 
 // Destroy implements [Sockets].
@@ -110,7 +133,7 @@ func (p *peerSockets) Destroy(ctx context.Context, w Warrant, walsenders []uint1
 	f := d.reach.filter(peer)
 	f.States, f.Info = sockdiag.Killable, true
 	round := &socketRound{p: p, filter: f, decree: d, dryRun: w.DryRun, seen: make(map[uint64]bool)}
-	err = round.run(ctx)
+	err = round.run(ctx, w.ID)
 	round.result.Text = round.text()
 	return round.result, err
 }
@@ -151,12 +174,18 @@ type socketRound struct {
 }
 
 // run looks and destroys until a look finds nobody left.
-func (r *socketRound) run(ctx context.Context) error {
+func (r *socketRound) run(ctx context.Context, warrant uint64) error {
+	seen, fresh := r.p.take(warrant)
 	for range maxLooks {
-		doomed, err := r.look(ctx)
-		if err != nil {
-			return err
+		if !fresh {
+			found, err := r.p.find(ctx, r.filter)
+			if err != nil {
+				return err
+			}
+			seen = dump{warrant, clock.Now(), found}
 		}
+		fresh = false
+		doomed := r.sentence(seen)
 		r.result.Left = len(doomed)
 		if len(doomed) == 0 || r.dryRun {
 			return nil
@@ -168,18 +197,14 @@ func (r *socketRound) run(ctx context.Context) error {
 	return nil
 }
 
-// look finds the sockets that are there now and returns those to be destroyed.
-func (r *socketRound) look(ctx context.Context) ([]sockdiag.Socket, error) {
-	found, err := r.p.find(ctx, r.filter)
-	if err != nil {
-		return nil, err
-	}
-	after := clock.Now()
+// sentence returns those of a dump that are to be destroyed, in its memory.
+func (r *socketRound) sentence(seen dump) []sockdiag.Socket {
+	found := seen.found
 	r.decree.own = r.p.own()
 	r.result.Busy, r.result.Spared = 0, 0
 	doomed := found[:0]
 	for i := range found {
-		switch r.decree.fate(&found[i], after) {
+		switch r.decree.fate(&found[i], seen.after) {
 		case fateSpared:
 			r.result.Spared++
 		case fateBusy:
@@ -192,7 +217,7 @@ func (r *socketRound) look(ctx context.Context) ([]sockdiag.Socket, error) {
 			doomed = append(doomed, found[i])
 		}
 	}
-	return doomed, nil
+	return doomed
 }
 
 func (r *socketRound) destroy(ctx context.Context, doomed []sockdiag.Socket) error {

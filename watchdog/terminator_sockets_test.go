@@ -137,6 +137,31 @@ func TestSocketsDestroy(t *testing.T) {
 	}
 }
 
+// TestSocketsLookOnce: the last look's dump is the first find of the same warrant,
+// unless it is old.
+func TestSocketsLookOnce(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		fresh time.Duration
+		other bool
+		finds int
+	}{{time.Hour, false, 2}, {time.Hour, true, 3}, {0, false, 3}} {
+		f := lostClient(3)
+		p := f.peerSockets(new(bytes.Buffer))
+		p.fresh = test.fresh
+		w := lostWarrant()
+		if e, err := p.LastLook(t.Context(), w); err != nil || e.HostAlive {
+			t.Errorf("last look %+v, %v", e, err)
+		}
+		if test.other {
+			w.ID++
+		}
+		if got, err := p.Destroy(t.Context(), w, nil); err != nil || got.Destroyed != 3 || f.finds != test.finds {
+			t.Errorf("%+v: %+v, %v after %d finds", test, got, err, f.finds)
+		}
+	}
+}
+
 // TestSocketsSpared: replication and the agent's own connections.
 func TestSocketsSpared(t *testing.T) {
 	t.Parallel()

@@ -18,7 +18,7 @@ var (
 	docketTests    = []string{"./watchdog -run Docket"}
 	admitTests     = []string{"./watchdog -run Admi"}
 	coverTests     = []string{"./watchdog -run Cover|Cut|Choose"}
-	socketTests    = []string{"./watchdog -run Weigh|LookStates|Fate|Reach|TestSockets[DSN]"}
+	socketTests    = []string{"./watchdog -run Weigh|LookStates|Fate|Reach|TestSockets[DLNS]"}
 	joinTests      = []string{"./watchdog -run TerminatorOrder|TerminatorAlive|TerminatorSpares|TerminatorJoin|TerminatorWaits"}
 	keyTests       = []string{"./agent/key/..."}
 )
