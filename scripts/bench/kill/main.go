@@ -9,8 +9,8 @@
 //   - the peer is cut off when it dies, as a dead host is; with -alive it is not,
 //     and answers each reset
 //
-//   - ours: dial, find with tcp_info, destroy, and find again until none is left, as the agent
-//     does; the time until the last one was destroyed stands beside it
+//   - ours: dial, find with tcp_info, destroy, and find again until none is left,
+//     as the agent does; "one pass" is until the last one was destroyed
 //
 //   - ss: the program from its start to its end, as no agent would have it
 //     running. "ss_idle_ms" is the same with nobody to kill.
