@@ -161,6 +161,34 @@ func TestMissingCapability(t *testing.T) {
 	})
 }
 
+// The sessions of the database host's own address are to be ended, and the agent's
+// own are among them, over TCP: they alone stay.
+func TestOwnConnections(t *testing.T) {
+	prove(t, row{
+		name: "own-connections", v4Only: true, tcpOnly: true, off: dryRun,
+		with: func(s *setup) {
+			calm(s)
+			alone(s)
+			s.noAgents, s.noConmgr = true, true
+			s.agents["watchdog.protect"] = "192.0.2.1"
+			s.agents["watchdog.on_disconnect"] = "terminate"
+		},
+		run: func(w *world) {
+			w.agentOptions.DSN = fmt.Sprintf("host=%v port=%d user=postgres dbname=postgres", w.db1.Addr4, w.primary.Port)
+			w.agent1 = w.startAgent(w.primary)
+			w.cm = w.startConmgr(w.db1, nil)
+			w.awaitMonitored(w.cm)
+			direct, agents := w.crowd(w.directly(w.db1, w.primary)), w.agentSessions()
+			agenttest.MustFault(w, w.cm.Process.Kill)
+			w.expect("no other session of the host", func() bool { return w.living(w.primary, direct.pids()) == 0 })
+			e := w.expectWarrant(w.primary, "done")
+			if got := w.agentSessions(); got != agents || e.SocketsSpared < 2 {
+				w.failf("the agent's own sessions were %q and are %q, record %+v", agents, got, e)
+			}
+		},
+	})
+}
+
 // watchdog.ports: what a dead client has with a pooler on the database host is
 // closed too, over both families of a dual-stack listener; other clients and other
 // ports are not touched.
