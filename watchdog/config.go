@@ -25,6 +25,7 @@ type Config struct {
 	MaxHeartbeatTimeout     time.Duration
 	Clients                 Addresses
 	Protect                 Addresses
+	Ports                   []uint16 // of poolers, beside the instance's own
 	LinkDownGrace           time.Duration
 	OnTimeout               string // terminate, wait, ignore; so are the next three
 	OnHang                  string
@@ -190,6 +191,7 @@ func newConfig(v *conf.Values, server *ServerSettings) *Config {
 	}
 	c.Clients, _ = ParseAddresses(v.List("watchdog.clients")) // the table has checked them
 	c.Protect, _ = ParseAddresses(v.List("watchdog.protect"))
+	c.Ports, _ = parsePorts(v.List("watchdog.ports"))
 	if c.MaxHeartbeatConnections == 0 {
 		c.MaxHeartbeatConnections = 100 // PostgreSQL's default of max_connections
 	}

@@ -46,6 +46,8 @@ var parameters = conf.Table{
 		About: "Who may open a heartbeat without a key: addresses, CIDR blocks, samehost, samenet, loopback, all."},
 	{Name: "watchdog.protect", Kind: conf.List, Default: "loopback, samehost", File: confFile, Context: conf.Reload, Check: checkAddresses,
 		About: "Addresses that are never armed and never killed, in the same words."},
+	{Name: "watchdog.ports", Kind: conf.List, File: confFile, Context: conf.Reload, Check: checkPorts,
+		About: "Further TCP ports of this host, at any of its addresses, whose connections with a dead client are closed too: those of a pooler, such as 6432."},
 	seconds("watchdog.link_down_grace", "5s", 0, time.Hour,
 		"How long a session may be silent after the kernel reported its link down.",
 		"a network card's reset, 1 to 4 seconds, ends sessions", "a pulled cable is acted on only at heartbeat_timeout"),
@@ -92,6 +94,33 @@ func checkAddresses(value string) error {
 		return err
 	}
 	_, err = ParseAddresses(words)
+	return err
+}
+
+// maxPorts bounds the kernel's filter.
+const maxPorts = 32
+
+// parsePorts reads watchdog.ports.
+func parsePorts(words []string) ([]uint16, error) {
+	if len(words) > maxPorts {
+		return nil, fmt.Errorf("expected at most %d ports, found %d", maxPorts, len(words))
+	}
+	var ports []uint16
+	for _, w := range words {
+		n, err := conf.ParseInt(w, 1, 65535)
+		if err != nil {
+			return nil, err
+		}
+		ports = append(ports, uint16(n))
+	}
+	return ports, nil
+}
+
+func checkPorts(value string) error {
+	words, err := conf.ParseList(value)
+	if err == nil {
+		_, err = parsePorts(words)
+	}
 	return err
 }
 

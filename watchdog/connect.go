@@ -23,6 +23,8 @@ type ConnectOptions struct {
 	ApplicationName string
 	// Timeout bounds the attempt as a whole; 0 means 2 s.
 	Timeout time.Duration
+	// Dial connects; nil means a plain dialer.
+	Dial pgconn.DialFunc
 }
 
 // maxMessage bounds what one message of the instance may make the agent
@@ -60,6 +62,9 @@ func (o ConnectOptions) parse() (*pgconn.Config, error) {
 	}
 	config.MaxProtocolMessageBodyLen = maxMessage
 	config.ConnectTimeout = o.timeout()
+	if o.Dial != nil {
+		config.DialFunc = o.Dial
+	}
 	return config, nil
 }
 

@@ -9,7 +9,27 @@
 //	[Config]      parameters: postgresql.conf, pgwatchdog.conf, flags
 //	[Monitor]     the state connection: what the instance is now
 //	[Docket]      pure policy: sessions that ended become warrants
-//	[Terminator]  executes warrants over its own connection
+//	[Terminator]  executes warrants over its own connection, and in the kernel
+//
+// # Termination
+//
+// A warrant ends what a client address has with this instance since before the
+// verdict, in this order (see [Terminator]):
+//
+//	look       was the host heard later than its last frame plus one interval, on
+//	           any TCP socket? Then it lives, and watchdog.on_hang decides
+//	sockets    find those at the instance's addresses and port, and at
+//	           watchdog.ports; destroy them, until a look finds none
+//	terminate  pg_terminate_backend for each session, by pid and backend_start
+//	verify     until none is left, or name the survivors
+//	record     one line in the log and one event
+//
+// The socket step touches only what the host has said nothing on since the
+// verdict, at addresses that are both in listen_addresses and listened on. It
+// spares replication where its backend is spared, the agent's own connections and
+// heartbeats. It wakes backends that wait for a dead client, and is what ends
+// clients of a pooler; busy backends need the database steps, and these alone know
+// which session of a living host is old. Without CAP_NET_ADMIN it is left out.
 //
 // # Parameters
 //

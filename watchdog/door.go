@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // sslRequest asks for TLS (src/include/libpq/pqcomm.h, NEGOTIATE_SSL_CODE). It is
@@ -18,12 +20,15 @@ import (
 var sslRequest = []byte{0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f}
 
 // knock reports whether a PostgreSQL answers at the address within timeout. It is
-// one connection, closed before knock returns.
-func knock(ctx context.Context, network, address string, timeout time.Duration) error {
+// one connection, closed before knock returns; dial makes it, nil means a plain
+// dialer.
+func knock(ctx context.Context, dial pgconn.DialFunc, network, address string, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, network, address)
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
+	conn, err := dial(ctx, network, address)
 	if err != nil {
 		return fmt.Errorf("door: %w", err)
 	}

@@ -55,7 +55,15 @@ type Event struct {
 	DryRun      bool      `json:"dry_run,omitempty"`
 	Evidence    string    `json:"evidence,omitempty"`
 
-	Sockets        string             `json:"sockets,omitempty"`
+	// Joined is the warrant of the same address whose run did the work.
+	Joined uint64 `json:"joined,omitempty"`
+
+	Sockets          string `json:"sockets,omitempty"`           // in words
+	SocketsDestroyed int    `json:"sockets_destroyed,omitempty"` // gone
+	SocketsLeft      int    `json:"sockets_left,omitempty"`      // covered by the warrant and not gone
+	SocketsSpared    int    `json:"sockets_spared,omitempty"`    // of replication, or the agent's own
+	SocketsBusy      int    `json:"sockets_busy,omitempty"`      // heard since the verdict, so left alone
+
 	Backends       int                `json:"backends,omitempty"`  // covered by the warrant
 	Ended          int                `json:"ended,omitempty"`     // of these, gone at the end
 	Newer          int                `json:"newer,omitempty"`     // of the address, began after the verdict

@@ -220,6 +220,7 @@ func (g *gate) Changed(s *peer.Session, c heartbeat.Change) {
 			g.docket.Armed(now, session, client, timers.Timeout, timers.Interval, s.Protected, out)
 		})
 	case c.Verdict():
+		g.server.life.ended(s.Remote().Addr(), s.KernelLife())
 		g.order(func(now mono.Instant, out *Orders) { g.docket.Ended(now, session, c, out) })
 	}
 	if c.To == wire.StateDown {

@@ -220,7 +220,7 @@ func TestKnock(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			began := time.Now()
-			err := knock(t.Context(), "tcp", serve(t, test.f), 100*time.Millisecond)
+			err := knock(t.Context(), nil, "tcp", serve(t, test.f), 100*time.Millisecond)
 			if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
 				t.Errorf("%v", err)
 			}
@@ -229,7 +229,7 @@ func TestKnock(t *testing.T) {
 			}
 		})
 	}
-	if err := knock(t.Context(), "unix", filepath.Join(t.TempDir(), "x"), time.Second); classify(err) != failRefused {
+	if err := knock(t.Context(), nil, "unix", filepath.Join(t.TempDir(), "x"), time.Second); classify(err) != failRefused {
 		t.Errorf("nobody there: %v", err)
 	}
 }

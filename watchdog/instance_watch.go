@@ -167,7 +167,7 @@ func (w *watch) startKnock(now mono.Instant) {
 }
 
 func (w *watch) runKnock(timeout time.Duration) {
-	w.knocked <- knock(w.ctx, w.network, w.address, timeout)
+	w.knocked <- knock(w.ctx, w.link.options.Dial, w.network, w.address, timeout)
 }
 
 // interval is the time between two checks as things are.

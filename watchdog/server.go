@@ -8,6 +8,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -54,6 +55,10 @@ type server struct {
 	monitor    *Monitor
 	terminator *Terminator
 	keeper     *keeper
+	sockets    *peerSockets
+	own        ownConns
+	life       lifeSigns
+	scope      atomic.Pointer[scope]
 	settings   settings
 }
 
@@ -105,7 +110,7 @@ func newServer(o Options) (*server, error) {
 		return nil, err
 	}
 	s.monitor = NewMonitor(MonitorOptions{
-		Connect: ConnectOptions{DSN: o.DSN}, Config: config, Earlier: earlier, Log: o.Log,
+		Connect: ConnectOptions{DSN: o.DSN, Dial: s.own.dial}, Config: config, Earlier: earlier, Log: o.Log,
 		OnState: s.onState, OnSettings: s.onSettings, OnRights: s.onRights, OnRelease: s.onRelease,
 	})
 	ring, err := s.loadRing()
@@ -118,9 +123,11 @@ func newServer(o Options) (*server, error) {
 		o.Log.Warn("heartbeats are not authenticated: who can send from an address in watchdog.clients can forge them; UDP is not served",
 			"hint", "make a key with cm_ctl keygen and start with --key-file")
 	}
+	s.sockets = s.newSockets()
 	s.terminator = NewTerminator(TerminatorConfig{
 		Connect: s.connectTerminator, Known: s.failureKnown, Timeout: config.TerminateTimeout,
 		Protected: s.gate.protects, OwnPIDs: func() []uint32 { return []uint32{s.monitor.PID()} },
+		LastLook: s.sockets.LastLook, Sockets: s.sockets,
 		Done: s.onDone, Events: s.keeper.events, Log: o.Log,
 	})
 	return s, nil
@@ -130,6 +137,8 @@ func (s *server) run(ctx context.Context) error {
 	// The loop outlives ctx by the moment that the goodbyes take.
 	loopCtx, stopLoop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopLoop()
+	s.sockets.prove(ctx, proveSockets)
+	defer s.sockets.close()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.loop.Run(loopCtx) })
 	g.Go(func() error { return s.monitor.Run(ctx) })
@@ -203,6 +212,7 @@ func (s *server) listen(c *Config) {
 		s.log.Error("cannot resolve an address to listen on", "err", err, "expected", "addresses or known names in watchdog.listen_addresses")
 	}
 	s.loop.Do(func() { s.gate.listen(want) })
+	s.rescope()
 }
 
 func (s *server) config() *Config {
@@ -234,7 +244,7 @@ func (s *server) onRights(role string, r Rights) {
 func (s *server) onRelease() { s.terminator.Release() }
 
 func (s *server) connectTerminator(ctx context.Context) (*pgconn.PgConn, error) {
-	return Connect(ctx, ConnectOptions{DSN: s.options.DSN})
+	return Connect(ctx, ConnectOptions{DSN: s.options.DSN, Dial: s.own.dial})
 }
 
 // failureKnown: without an instance there are no sessions either, and what keeps

@@ -4,6 +4,7 @@ package watchdog
 
 import (
 	"context"
+	"iter"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -32,14 +33,30 @@ type Evidence struct {
 
 // SocketsResult is what became of the sockets of a warrant.
 type SocketsResult struct {
-	Found, Destroyed int
-	Text             string // for the record
+	Found     int    // covered by the warrant
+	Destroyed int    // of these, gone
+	Left      int    // of these, still there when last looked at
+	Spared    int    // of replication that is spared, or the agent's own
+	Busy      int    // heard since the verdict: new, or left to the database steps
+	Text      string // for the record
+}
+
+// and adds what a later execution for the same warrant did.
+func (s SocketsResult) and(later SocketsResult) SocketsResult {
+	later.Found += s.Found
+	later.Destroyed += s.Destroyed
+	if s.Text != "" {
+		later.Text = s.Text + "; then " + later.Text
+	}
+	return later
 }
 
 // Sockets destroys the TCP sockets of a warrant: steps 1 and 2. It must not
-// touch what the warrant does not cover, and returns when ctx ends.
+// touch what the warrant does not cover, and returns when ctx ends. In a dry run
+// it only counts. walsenders are the client ports of replication connections to
+// be spared.
 type Sockets interface {
-	Destroy(ctx context.Context, w Warrant) (SocketsResult, error)
+	Destroy(ctx context.Context, w Warrant, walsenders []uint16) (SocketsResult, error)
 }
 
 // TerminatorConfig is what a [Terminator] works with.
@@ -109,16 +126,23 @@ type Result struct {
 // again with backoff; warrants are kept meanwhile.
 //
 // All work is done by the goroutine that calls Run. Warrants of different
-// addresses make progress side by side, those of one address one after the
-// other. Steps of a run:
+// addresses make progress side by side. Steps of a run:
 //
 //	taken -> last look -> sockets -> read -> kill -> verify ... -> recorded
-//	              |                   ^  ^             |
-//	              v host alive        |  +-------------+ until none is left, or Timeout
-//	          recorded                +-- no connection, no rights: tried again
+//	              |         ^         ^  ^             |
+//	              |         |         |  +-------------+ until none is left, or Timeout
+//	              |         |         +-- no connection, no rights: tried again
+//	              |         +-- a run that overlaps joins here
+//	              v host alive
+//	          recorded
 //
-// A run is cancelled between two steps, or two batches of kills. The rest is
-// left alone and reported.
+// A run that overlaps another one of its address joins it after its own last
+// look: the sockets and sessions until the later verdict are then ended by one
+// run, and each warrant gets its record when that is done. Only warrants that
+// differ in what they spare, or in whether they kill at all, wait for each other.
+//
+// A run is cancelled between two steps, two batches of kills, or two batches of
+// sockets. The rest is left alone and reported.
 //
 // One race is left to PostgreSQL: a session may end between the read and the
 // kill, and its pid be given to another within that millisecond.
@@ -137,7 +161,8 @@ type Terminator struct {
 	// release asks for the connection to be given up.
 	release bool
 
-	// Of the goroutine of Run.
+	// Of the goroutine of Run. queue has the runs that have not looked yet, or
+	// wait for the active one of their address.
 	queue  []*run
 	active map[netip.Addr]*run
 }
@@ -239,7 +264,7 @@ func (t *Terminator) Run(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// accept takes over new runs and starts those whose address is free.
+// accept takes over new runs.
 func (t *Terminator) accept() {
 	t.mu.Lock()
 	t.queue = append(t.queue, t.inbox...)
@@ -250,30 +275,37 @@ func (t *Terminator) accept() {
 	if release && len(t.queue) == 0 && len(t.active) == 0 {
 		t.conn.release(clock.Now())
 	}
-	waiting := t.queue[:0]
-	for _, r := range t.queue {
-		addr := bareAddr(r.w.Addr)
-		if t.active[addr] == nil {
-			t.active[addr] = r
-		} else {
-			waiting = append(waiting, r)
-		}
-	}
-	clear(t.queue[len(waiting):])
-	t.queue = waiting
 }
 
 // due returns the run that has waited longest for its next step among those
 // that can make one, nil when there is none.
 func (t *Terminator) due(now mono.Instant, can func(*run) bool) *run {
 	var first *run
-	for _, r := range t.active {
+	for r := range t.stepping() {
 		ready := !r.due.After(now) && can(r) || r.cancelled()
 		if ready && (first == nil || r.due.Before(first.due)) {
 			first = r
 		}
 	}
 	return first
+}
+
+// stepping yields the runs whose turn can come: not those that wait for another
+// run of their address.
+func (t *Terminator) stepping() iter.Seq[*run] {
+	return func(yield func(*run) bool) {
+		for _, r := range t.active {
+			if !yield(r) {
+				return
+			}
+		}
+		for _, r := range t.queue {
+			waits := r.phase != phaseLook && t.active[bareAddr(r.w.Addr)] != nil && !r.cancelled()
+			if !waits && !yield(r) {
+				return
+			}
+		}
+	}
 }
 
 func (r *run) needsNoDatabase() bool { return r.phase < phaseRead }
@@ -307,7 +339,7 @@ func (t *Terminator) idle(ctx context.Context) {
 }
 
 func (t *Terminator) cancelledLocked() bool {
-	for _, r := range t.active {
+	for r := range t.stepping() {
 		if r.cancelled() {
 			return true
 		}
@@ -320,7 +352,7 @@ func (t *Terminator) nextDue() mono.Instant {
 	if t.conn.conn == nil {
 		next = t.conn.retryAt
 	}
-	for _, r := range t.active {
+	for r := range t.stepping() {
 		if t.canGoOn(r) {
 			next = next.Min(r.due)
 		}

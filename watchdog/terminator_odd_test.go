@@ -68,6 +68,7 @@ func TestKillStandsAlone(t *testing.T) {
 type scripted struct {
 	t        *testing.T
 	answer   func(b *pgproto3.Backend, execute int)
+	named    atomic.Value // the statement bound last
 	executes atomic.Int32
 	connects atomic.Int32
 }
@@ -110,6 +111,7 @@ func (s *scripted) serve(conn net.Conn) {
 				b.Send(&pgproto3.NoData{})
 			}
 		case *pgproto3.Bind:
+			s.named.Store(msg.PreparedStatement)
 			b.Send(&pgproto3.BindComplete{})
 		case *pgproto3.Execute:
 			n := int(s.executes.Add(1))

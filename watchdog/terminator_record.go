@@ -103,6 +103,9 @@ func (t *Terminator) audit(r *run, result *Result) {
 		slog.Int("ended", result.Ended), slog.Int("newer", result.Newer), slog.Int("spared", result.Spared),
 		slog.Duration("took", result.Took.Round(time.Microsecond)), slog.String("steps_ms", stepsText(r.steps)),
 	}
+	if r.lead != 0 {
+		attrs = append(attrs, slog.Uint64("joined", r.lead))
+	}
 	if len(result.Survivors) > 0 {
 		attrs = append(attrs, slog.Any("survivors", result.Survivors[:min(len(result.Survivors), maxNamed)]))
 	}
@@ -117,7 +120,9 @@ func (r *run) event(result *Result) Event {
 		Time: clock.Wall(clock.Now()), Kind: "warrant", Addr: r.w.Addr,
 		Conmgr: hex.EncodeToString(r.w.Conmgr[:]), Session: r.w.Session, Warrant: r.w.ID,
 		Case: r.w.Case.String(), Reason: r.w.Reason.String(), SilenceMS: silence(&r.w).Milliseconds(),
-		Outcome: string(result.Outcome), DryRun: r.w.DryRun, Evidence: r.evidence.Text, Sockets: r.sockets.Text,
+		Outcome: string(result.Outcome), DryRun: r.w.DryRun, Evidence: r.evidence.Text, Joined: r.lead,
+		Sockets: r.sockets.Text, SocketsDestroyed: r.sockets.Destroyed, SocketsLeft: r.sockets.Left,
+		SocketsSpared: r.sockets.Spared, SocketsBusy: r.sockets.Busy,
 		Backends: result.Backends, Ended: result.Ended, Newer: result.Newer, Spared: result.Spared,
 		PIDs: r.pids(), Survivors: result.Survivors, SurvivorsTotal: len(result.Survivors), StepsMS: maps.Clone(r.steps),
 		VerdictAt: clock.Wall(r.w.Verdict),

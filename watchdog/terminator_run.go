@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -20,7 +21,10 @@ import (
 // the warrant is still open.
 const killBatch = 64
 
-var errConnClosed = errors.New("connection is closed")
+var (
+	errConnClosed = errors.New("connection is closed")
+	errNoConn     = errors.New("no connection to the instance")
+)
 
 // phase is the next step of a run.
 type phase uint8
@@ -48,6 +52,14 @@ type run struct {
 	takenWall time.Time
 	stop      atomic.Bool
 
+	// halt ends what must not go on when the run is cancelled.
+	halt     context.Context
+	stopWork context.CancelFunc
+
+	// joined are other runs of the address that this one does the work of.
+	joined []*run
+	lead   uint64 // the warrant that did the work; 0: this one
+
 	phase    phase
 	due      mono.Instant
 	looks    int // of verify, so far
@@ -67,14 +79,41 @@ type run struct {
 }
 
 func newRun(w Warrant, now mono.Instant, wall time.Time) *run {
-	return &run{
+	r := &run{
 		w: w, taken: now, takenWall: wall, due: now,
 		targets: make(map[sessionKey]*target), steps: make(map[string]float64),
 	}
+	r.halt, r.stopWork = context.WithCancel(context.Background())
+	return r
 }
 
-func (r *run) cancel()         { r.stop.Store(true) }
-func (r *run) cancelled() bool { return r.stop.Load() }
+func (r *run) cancel() {
+	r.stop.Store(true)
+	r.stopWork()
+}
+
+// stopped reports whether the run's own warrant is cancelled.
+func (r *run) stopped() bool { return r.stop.Load() }
+
+// cancelled reports whether a warrant of the run is, so that it has to stop and
+// see what is left of it.
+func (r *run) cancelled() bool { return r.stopped() || slices.ContainsFunc(r.joined, (*run).stopped) }
+
+// working bounds a step that may be cut short: by time, and by a cancelled
+// warrant.
+func (r *run) working(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	stops := []func() bool{context.AfterFunc(r.halt, cancel)}
+	for _, j := range r.joined {
+		stops = append(stops, context.AfterFunc(j.halt, cancel))
+	}
+	return ctx, func() {
+		for _, stop := range stops {
+			stop()
+		}
+		cancel()
+	}
+}
 
 // timed adds the time since start to a step.
 func (r *run) timed(step string, start mono.Instant) {
@@ -97,11 +136,13 @@ func (r *run) left() []*target {
 func (t *Terminator) step(ctx context.Context, r *run) {
 	switch {
 	case r.cancelled():
-		t.finish(r, OutcomeClosed)
+		t.closeCancelled(r)
 	case t.cfg.Protected != nil && t.cfg.Protected(r.w.Addr):
 		t.finish(r, OutcomeProtected)
 	case r.phase == phaseLook:
 		t.lastLook(ctx, r)
+	case t.active[bareAddr(r.w.Addr)] != r:
+		t.enter(r)
 	case r.phase == phaseSockets:
 		t.destroySockets(ctx, r)
 	case t.conn.conn == nil:
@@ -116,47 +157,80 @@ func (t *Terminator) lastLook(ctx context.Context, r *run) {
 	r.phase = phaseSockets
 	if t.cfg.LastLook == nil {
 		r.evidence.Text = "last look not available"
+		t.enter(r)
 		return
 	}
 	start := clock.Now()
-	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	ctx, cancel := r.working(ctx)
 	defer cancel()
 	evidence, err := t.cfg.LastLook(ctx, r.w)
 	r.timed("look", start)
+	r.evidence = evidence
 	if err != nil {
 		r.err = err
-		r.evidence.Text = "last look: " + err.Error()
-		return
+		r.evidence.Text = strings.TrimPrefix(evidence.Text+"; last look: "+err.Error(), "; ")
 	}
-	r.evidence = evidence
 	if evidence.HostAlive && !r.w.Case.HostAlive() {
 		t.finish(r, OutcomeHostAlive)
+		return
 	}
+	t.enter(r)
 }
 
 // destroySockets is steps 1 and 2. Trouble with it is recorded and stops
 // nothing: terminating the backends is what makes the kill correct.
 func (t *Terminator) destroySockets(ctx context.Context, r *run) {
 	r.phase = phaseRead
-	switch {
-	case t.cfg.Sockets == nil:
+	if t.cfg.Sockets == nil {
 		r.sockets.Text = "socket kill not available"
 		return
-	case r.w.DryRun:
-		r.sockets.Text = "dry run"
+	}
+	spare, err := t.walsenders(ctx, r)
+	if err != nil {
+		r.sockets.Text = "left alone: replication cannot be told from other connections: " + err.Error()
 		return
 	}
 	start := clock.Now()
-	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	ctx, cancel := r.working(ctx)
 	defer cancel()
-	sockets, err := t.cfg.Sockets.Destroy(ctx, r.w)
+	w := r.w
+	w.Verdict = r.verdict()
+	sockets, err := t.cfg.Sockets.Destroy(ctx, w, spare)
 	r.timed("sockets", start)
-	r.sockets = sockets
-	if err != nil {
+	if err != nil && !r.cancelled() {
 		r.err = err
-		r.sockets.Text = "socket kill: " + err.Error()
+		sockets.Text = strings.TrimPrefix(sockets.Text+"; socket kill: "+err.Error(), "; ")
 		t.log.Error("sockets not destroyed", "peer", r.w.Addr, "warrant", r.w.ID, "err", err)
 	}
+	r.sockets = r.sockets.and(sockets)
+}
+
+// walsenders returns the client ports of the address's replication connections
+// that the warrant spares. Only the database knows them.
+func (t *Terminator) walsenders(ctx context.Context, r *run) ([]uint16, error) {
+	if r.w.Replication {
+		return nil, nil
+	}
+	start := clock.Now()
+	t.conn.ensure(ctx, start)
+	if t.conn.conn == nil {
+		return nil, errNoConn
+	}
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	snap, err := readBackends(ctx, t.conn.conn, r.w.Addr)
+	r.timed("replication", start)
+	if err != nil {
+		t.conn.settle(err)
+		return nil, err
+	}
+	var ports []uint16
+	for _, b := range snap.backends {
+		if b.kind == "walsender" && b.port > 0 {
+			ports = append(ports, uint16(b.port))
+		}
+	}
+	return ports, nil
 }
 
 // readAndKill is steps 3 and 4: one look at the sessions of the address, and a
@@ -195,7 +269,7 @@ func (t *Terminator) read(ctx context.Context, r *run) error {
 	// The clocks are read after the answer: what began while it was under way
 	// must look newer, not older.
 	clocks := readClocks{
-		verdict: r.w.Verdict, taken: r.taken, takenWall: r.takenWall,
+		verdict: r.verdict(), taken: r.taken, takenWall: r.takenWall,
 		asked: start, read: clock.Now(), readWall: time.Now(), databaseNow: snap.db,
 	}
 	step := "verify"
@@ -285,7 +359,7 @@ func (t *Terminator) verify(r *run, left []*target) {
 	}
 	// Signals that were refused end nobody, however long one waits; destroyed
 	// sockets may.
-	hopeless := t.cfg.Sockets == nil && !slices.ContainsFunc(left, func(l *target) bool { return !l.refused })
+	hopeless := r.sockets.Destroyed == 0 && !slices.ContainsFunc(left, func(l *target) bool { return !l.refused })
 	if hopeless || !now.Before(r.deadline) {
 		t.finish(r, OutcomeSurvivors)
 		return
@@ -316,35 +390,4 @@ func (t *Terminator) failed(r *run, err error) {
 		r.reported = true
 		t.record(r, OutcomeStuck)
 	}
-}
-
-func (t *Terminator) finish(r *run, outcome Outcome) {
-	t.forget(r)
-	result := t.record(r, outcome)
-	if t.cfg.Done != nil {
-		t.cfg.Done(result)
-	}
-}
-
-func (t *Terminator) forget(r *run) {
-	t.mu.Lock()
-	delete(t.byID, r.w.ID)
-	t.mu.Unlock()
-	if addr := bareAddr(r.w.Addr); t.active[addr] == r {
-		delete(t.active, addr)
-	}
-}
-
-// stopAll records what the agent's end leaves behind. Nobody is told: the
-// clients stay on the docket, and so in the file of armed sessions.
-func (t *Terminator) stopAll() {
-	runs := t.queue
-	for _, r := range t.active {
-		runs = append(runs, r)
-	}
-	for _, r := range runs {
-		t.forget(r)
-		t.record(r, OutcomeStopped)
-	}
-	t.queue = nil
 }

@@ -33,7 +33,9 @@ func TestSilentClient(t *testing.T) {
 				return len(free) == len(holders)
 			})
 			for what, at := range free {
-				w.expectVerdict("lock free: "+what, w.lastFrame(w.db1, w.client), at, w.timeout)
+				last := w.lastFrame(w.db1, w.client)
+				w.expectVerdict("lock free: "+what, last, at, w.timeout)
+				w.measure("lock free: "+what, at.Sub(last.Add(w.timeout))) // after the verdict was due
 			}
 			w.expect("no backend of the client", func() bool { return w.backends(w.primary, w.client) == 0 })
 			w.expectVerdict("backends gone", w.lastFrame(w.db1, w.client), now(), w.timeout)
@@ -47,13 +49,18 @@ type holder struct{ what, table string }
 // lockHolders opens sessions that each hold a lock and do different things.
 func (w *world) lockHolders() []holder {
 	w.Helper()
-	holders := []holder{{"idle in transaction", "t0"}, {"busy", "t1"}, {"copy from", "t2"}, {"copy to", "t3"}, {"waiting on a lock", "t4"}}
+	holders := []holder{{"idle in transaction", "t0"}, {"busy", "t1"}, {"copy from", "t2"}, {"copy to", "t3"}, {"waiting on a lock", "t4"}, {"TLS", "t5"}}
 	for _, h := range append(holders, holder{table: "contended"}) {
 		agenttest.MustExec(w, w.primary, "CREATE TABLE "+h.table+" (i int)")
 	}
 	var apps []*app
 	for _, h := range holders {
-		a := w.open(portPrimary)
+		open := w.through(portPrimary)
+		if h.what == "TLS" {
+			w.enableTLS(w.primary) // from now on the driver prefers it
+			open = w.overTLS(portPrimary)
+		}
+		a := open()
 		a.exec("BEGIN")
 		a.exec("LOCK TABLE " + h.table)
 		apps = append(apps, a)
@@ -66,11 +73,12 @@ func (w *world) lockHolders() []holder {
 	apps[2].copyIn("COPY t2 FROM STDIN")
 	apps[3].copyOut("COPY (SELECT repeat('x', 1000), generate_series(1, 1000000000)) TO STDOUT")
 	apps[4].begin("LOCK TABLE contended")
+	apps[5].copyOut("COPY (SELECT repeat('x', 1000), generate_series(1, 1000000000)) TO STDOUT -- TLS")
 	w.expect("all at work", func() bool {
 		return agenttest.MustQuery(w, w.primary, `SELECT count(*) FROM pg_stat_activity
 			WHERE client_addr = $1 AND (state = 'idle in transaction' AND query LIKE 'LOCK%'
 			OR state = 'active' AND (query LIKE 'DO%' OR query LIKE 'COPY t2%' AND wait_event = 'ClientRead'
-				OR query LIKE 'COPY (%' AND wait_event = 'ClientWrite' OR query LIKE 'LOCK%' AND wait_event_type = 'Lock'))`, w.addr(w.client).String())[0] == "5"
+				OR query LIKE 'COPY (%' AND wait_event = 'ClientWrite' OR query LIKE 'LOCK%' AND wait_event_type = 'Lock'))`, w.addr(w.client).String())[0] == "6"
 	})
 	return holders
 }

@@ -18,6 +18,8 @@ var (
 	docketTests    = []string{"./watchdog -run Docket"}
 	admitTests     = []string{"./watchdog -run Admi"}
 	coverTests     = []string{"./watchdog -run Cover|Cut|Choose"}
+	socketTests    = []string{"./watchdog -run Weigh|LookStates|Fate|Reach|TestSockets[DLNS]"}
+	joinTests      = []string{"./watchdog -run TerminatorOrder|TerminatorAlive|TerminatorSpares|TerminatorJoin|TerminatorWaits"}
 	keyTests       = []string{"./agent/key/..."}
 	simTests       = []string{"./agent/heartbeat -run Sim"}
 	modelTests     = []string{"./watchdog -run Model"}
@@ -41,6 +43,11 @@ const (
 	docketRules = "watchdog/docket_policy.go"
 	admission   = "watchdog/admission.go"
 	cover       = "watchdog/terminator_cover.go"
+	evidence    = "watchdog/terminator_evidence.go"
+	reach       = "watchdog/terminator_scope.go"
+	peerSockets = "watchdog/terminator_sockets.go"
+	termRun     = "watchdog/terminator_run.go"
+	termJoin    = "watchdog/terminator_join.go"
 	wFrame      = "agent/wire/frame.go"
 	wBeat       = "agent/wire/beat.go"
 	kCookie     = "agent/key/cookie.go"
@@ -132,6 +139,22 @@ var mutants = []mutant{
 	{"a wait ends early", docketJudge, "	r.deadline = now.Add(waitOf(r))\n	d.schedule(now, r)", "	r.deadline = now.Add(waitOf(r) / 2)\n	d.schedule(now, r)", docketTests},
 	{"kills while paused", docketJudge, "case !d.pausedUntil.IsZero() && now.Before(d.pausedUntil):", "case d.pausedUntil == mono.Never:", docketTests},
 	{"replication ends with a live host", docketRules, "return !hostAlive", "return true || hostAlive", docketTests},
+	// Sockets.
+	{"last look without the interval", evidence, "last.Add(w.Interval + kernelTick)", "last.Add(kernelTick)", socketTests},
+	{"a restored client looks alive", evidence, "	if last.IsZero() {\n", "	if false {\n", socketTests},
+	{"socket heard since the verdict destroyed", evidence, "case s.Info == nil || !after.Add(kernelTick-s.Info.LastReceived()).Before(d.verdict):", "case s.Info == nil:", socketTests},
+	{"a tick of the kernel ignored", evidence, "after.Add(kernelTick-s.Info", "after.Add(-s.Info", socketTests},
+	{"spared walsender's socket destroyed", evidence, ", d.reach.ofInstance(s) && slices.Contains(d.walsenders, s.Remote.Port())", "", socketTests},
+	{"the agent's own connection destroyed", evidence, "slices.Contains(d.own, s.Remote), ", "", socketTests},
+	{"another cluster's address in reach", reach, "return here && l", "return (here || true) && l", socketTests},
+	{"configured but not listening in reach", reach, "l.Local.Addr().IsUnspecified() && l.Family == s.Family", "l.Local.Addr().IsUnspecified()", socketTests},
+	{"heartbeat port in reach", reach, "		if p != s.heartbeat {\n			r.ports = append(r.ports, p)\n		}\n", "		r.ports = append(r.ports, p)\n", socketTests},
+	{"sockets looked for once", peerSockets, "const maxLooks = 5", "const maxLooks = 1", socketTests},
+	{"dry run destroys sockets", peerSockets, "len(doomed) == 0 || r.dryRun", "len(doomed) == 0", socketTests},
+	{"warning at every kill", peerSockets, "	p.unable = err\n", "", socketTests},
+	{"host alive is terminated", termRun, "if evidence.HostAlive && !r.w.Case.HostAlive() {", "if false {", joinTests},
+	{"a joined warrant keeps the first verdict", termJoin, "verdict = max(verdict, j.w.Verdict)", "verdict = max(verdict, r.w.Verdict)", joinTests},
+	{"a joined warrant is closed with the first", termJoin, "	t.queue = append(t.queue, living...)\n", "", joinTests},
 	{"warrant without backend_start", cover, "		case !c.covers(b.start):\n			out.newer++\n", "", coverTests},
 	{"warrant covers the agent itself", cover, "		case b.pid == snap.self || containsPID(own, b.pid):\n", "", coverTests},
 	{"a stranger may open a session", admission, "|| !keyed && !a.allows(remote)", "", admitTests},

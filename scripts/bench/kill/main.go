@@ -9,7 +9,8 @@
 //   - the peer is cut off when it dies, as a dead host is; with -alive it is not,
 //     and answers each reset
 //
-//   - ours: dial, find, destroy, and find again until none is left
+//   - ours: dial, find with tcp_info, destroy, and find again until none is left,
+//     as the agent does; "one pass" is until the last one was destroyed
 //
 //   - ss: the program from its start to its end, as no agent would have it
 //     running. "ss_idle_ms" is the same with nobody to kill.
@@ -157,7 +158,7 @@ func (b *bench) once(ctx context.Context, w *world, row *row, t tool) error {
 			return err
 		}
 	}
-	took, checked, err := t.kill(ctx)
+	onePass, took, err := t.kill(ctx)
 	if err != nil {
 		return err
 	}
@@ -167,7 +168,7 @@ func (b *bench) once(ctx context.Context, w *world, row *row, t tool) error {
 		return err
 	}
 	if t.name == "ours" {
-		row.checked = append(row.checked, checked)
+		row.onePass = append(row.onePass, onePass)
 		row.Survivors += survivors
 		row.BystandersLost += lost
 	} else {
