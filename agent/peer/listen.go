@@ -45,6 +45,7 @@ type ListenStats struct {
 	Foreign   uint64 // frames of no session, or of another address
 	Cookies   uint64 // strangers on UDP that were asked to prove their address
 	Refused   uint64 // HELLOs refused
+	Forged    uint64 // frames in a session that were not its conmgr's, or not new
 }
 
 // ListenConfig describes a listener.

@@ -13,9 +13,8 @@ import (
 // agent/key for which key authenticates which frame. Without a key nothing is
 // sealed and nothing is checked.
 type security struct {
-	key    *key.Key    // nil without one
-	keys   key.Session // of the present session, once there is one
-	forged uint64      // frames that were not the peer's
+	key  *key.Key    // nil without one
+	keys key.Session // of the present session, once there is one
 }
 
 // freshNonce draws the nonce of the next attempt.
@@ -71,7 +70,7 @@ func (s *Session) open(raw []byte, f *wire.Frame) bool {
 		ok = s.keys.Accept(raw) == nil
 	}
 	if !ok {
-		s.forged++
+		*s.forged()++
 	}
 	return ok
 }
@@ -103,5 +102,12 @@ func (s *Session) Key() (id wire.ID) {
 }
 
 // Forged returns how many frames were dropped because they were not the peer's,
-// or not new.
-func (s *Session) Forged() uint64 { return s.forged }
+// or not new; on a Passive end, of all sessions of its listener.
+func (s *Session) Forged() uint64 { return *s.forged() }
+
+func (s *Session) forged() *uint64 {
+	if s.active != nil {
+		return &s.active.forged
+	}
+	return &s.handler.(passive).ln.stats.Forged
+}

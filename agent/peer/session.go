@@ -45,7 +45,8 @@ type Session struct {
 	security
 
 	remote netip.AddrPort
-	slot   int32 // in Loop.sessions
+	kernel mono.Instant // last sign of the host's kernel besides the open transport's
+	slot   int32        // in Loop.sessions
 
 	// The following are for the Passive end only.
 
@@ -58,15 +59,11 @@ type Session struct {
 // activeEnd is what only the end that dials needs.
 type activeEnd struct {
 	DialConfig
-	kernel mono.Instant // last sign of the host's kernel besides the open transport's
+	forged uint64 // frames that were not the peer's
 }
 
 // noteKernel keeps a sign of life of the peer's kernel.
-func (s *Session) noteKernel(at mono.Instant) {
-	if s.active != nil {
-		s.active.kernel = max(s.active.kernel, at)
-	}
-}
+func (s *Session) noteKernel(at mono.Instant) { s.kernel = max(s.kernel, at) }
 
 // begin takes the machine and lets the loop look after the session.
 func (s *Session) begin(l *Loop, m *heartbeat.Machine) {
@@ -187,7 +184,7 @@ func (s *Session) frame(t transport, raw []byte, f *wire.Frame, err error) {
 	switch {
 	case errors.Is(err, wire.ErrVersion):
 		if s.keys.Keyed() {
-			s.forged++ // who has agreed on keys speaks our version
+			*s.forged()++ // who has agreed on keys speaks our version
 			return
 		}
 		s.handler.Refused(s, wire.Refuse{Code: wire.CodeVersion, Limit: wire.Version}, s.key == nil)
@@ -252,12 +249,12 @@ func (s *Session) noteLife(t transport, err error) {
 
 // KernelLife returns when the kernel of the peer's host was heard last: an
 // acknowledged segment, a completed connect, a RST, or a datagram. Zero for never.
-// It costs at most one getsockopt. Active only.
+// It costs at most one getsockopt.
 func (s *Session) KernelLife() mono.Instant {
 	if s.transport != nil {
 		s.noteKernel(s.transport.kernelLife())
 	}
-	return s.active.kernel
+	return s.kernel
 }
 
 // SetAddr sets the address that the next attempt connects to.

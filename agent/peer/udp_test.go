@@ -288,7 +288,7 @@ func TestForgedFramesAreDropped(t *testing.T) {
 			var f wire.Frame
 			_ = wire.Parse(bye, &f)
 			d.frame(d.transport, bye, &f, nil) // as if it came from the right address
-			return d.forged
+			return d.Forged()
 		}
 		return 0
 	})
@@ -330,7 +330,7 @@ func TestForgedAnswersToConmgr(t *testing.T) {
 		forge(wire.Frame{Header: wire.Header{Type: wire.TypeRefuse}, Refuse: wire.Refuse{Echo: s.m.Nonce()}}, 2)
 		forge(wire.Frame{Header: wire.Header{Type: wire.TypeBeat, Session: s.m.Session(), Seq: 1 << 40}}, 1)
 		forge(wire.Frame{Header: wire.Header{Type: wire.TypeCookie}, Cookie: wire.Cookie{Echo: s.m.Nonce()}}, 1)
-		return seen{d.life, s.forged}
+		return seen{d.life, s.Forged()}
 	})
 	if want := (seen{0, 3}); got != want {
 		t.Errorf("%+v, want %+v", got, want)
@@ -366,7 +366,7 @@ func TestForgedRepetitionOfHello(t *testing.T) {
 	}
 	figures := func() (invalid, received uint64) {
 		for _, s := range ln.byID {
-			return s.forged, s.Machine().Stats().Received
+			return s.Forged(), s.Machine().Stats().Received
 		}
 		return 0, 0
 	}
