@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// Cmd is an exec.Cmd that runs inside a host, in a process group of its own
-// and in the host's control group; it dies with the lab's owner. Set its
+// Cmd is an exec.Cmd that runs inside a host, in a session of its own and in the
+// host's control group; it dies with the lab's owner. Set its
 // fields as those of exec.Cmd before it starts.
 type Cmd struct {
 	*exec.Cmd
@@ -47,7 +47,9 @@ func (c *Cmd) Start() error {
 		c.SysProcAttr = new(syscall.SysProcAttr)
 	}
 	attr := c.SysProcAttr
-	attr.Setpgid = true
+	// A session of its own, as a service has: where the kernel shares time out by
+	// session (sched(7), autogroup), none pays for what another one does.
+	attr.Setsid = true
 	attr.Pdeathsig = syscall.SIGKILL
 	attr.UseCgroupFD, attr.CgroupFD = true, int(group.Fd())
 	if c.User != "" {
