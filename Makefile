@@ -8,8 +8,11 @@ MAKEFLAGS += --no-print-directory
 # Go may be installed without being in PATH.
 export PATH := $(PATH):/usr/local/go/bin:$(HOME)/go/bin:/usr/sbin:/sbin
 GO_NEEDED := 1.26
-STATICCHECK := 2026.2.2
+# 2026.2.2 by its module version, which every proxy has.
+STATICCHECK := 0.8.2
 FUZZTIME ?= 30s
+BADPATH ?= 10m
+SOAK ?= 10m
 
 # Everything but the end-to-end tests; what needs root skips without it.
 UNIT_PACKAGES = $$(go list ./... | grep -v '/cmd/e2e')
@@ -70,13 +73,18 @@ test-root: need-go ## all but end-to-end (root: namespaces, PostgreSQL, socket k
 test-e2e: need-go ## real programs, real PostgreSQL, the failure table (root)
 	@go run ./scripts/testcount $(TIER_E2E)
 
+.PHONY: test-lossy
+test-lossy: need-go ## the rows of bad paths for BADPATH (10m) each (root)
+	@CM_TEST_LOSSY=$(BADPATH) go run ./scripts/testcount \
+		-tier "lossy=-count=1 -parallel 8 -timeout 60m -run Loss|Scrambled ./cmd/e2e/"
+
 .PHONY: lint
 lint: need-go ## gofmt, vet, staticcheck, style
 	@unformatted=$$(gofmt -l . 2>&1 || true); \
 		if [ -n "$$unformatted" ]; then echo "not formatted by gofmt:"; echo "$$unformatted"; exit 1; fi
 	go vet ./...
-	@if [ "$$(staticcheck -version 2>/dev/null | cut -d' ' -f2)" = "$(STATICCHECK)" ]; \
-		then lint=staticcheck; else lint="go run honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK)"; fi; \
+	@if [ "$$(staticcheck -version 2>/dev/null | cut -d' ' -f3)" = "($(STATICCHECK))" ]; \
+		then lint=staticcheck; else lint="go run honnef.co/go/tools/cmd/staticcheck@v$(STATICCHECK)"; fi; \
 		echo "$$lint"; $$lint -checks inherit,ST1000,ST1020,ST1021,ST1022 ./...
 	scripts/check-style.sh
 
@@ -94,13 +102,25 @@ fuzz: need-go ## fuzz each target for FUZZTIME (30s)
 sim-nightly: need-go ## 100,000 seeds of both heartbeat ends on bad networks
 	go test -count=1 ./agent/heartbeat/ -run Sim -sim.seeds=100000 -timeout 60m -v
 
+.PHONY: model
+model: need-go ## all that both heartbeat ends can do together, within wider bounds
+	go test -count=1 ./watchdog/ -run 'TestModel$$' -model.full -timeout 60m -v
+
 .PHONY: bench-verdict
 bench-verdict: need-go ## measure verdicts after silence (root)
 	go run ./scripts/bench/verdict
 
+.PHONY: bench-scale
+bench-scale: need-go ## measure 1,000 to 10,000 sessions of one pgwatchdog (root)
+	go run ./scripts/bench/scale
+
 .PHONY: bench-kill
 bench-kill: need-go ## kill 100 to 10,000 sockets of one peer, against ss -K (root)
 	go run ./scripts/bench/kill
+
+.PHONY: soak
+soak: need-go ## SOAK (10m) at 50 ms x 5 over UDP, busy, 10 % loss (root)
+	go run ./scripts/bench/soak -for $(SOAK)
 
 .PHONY: mutants
 mutants: need-go ## put in known bugs one by one; a test must find each

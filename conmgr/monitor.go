@@ -64,7 +64,8 @@ type watch struct {
 	session  *peer.Session
 	refused  string // last refusal and last broken attempt, to log each once
 	broken   string
-	replaced string // likewise, but not again when a session is armed between
+	replaced string       // likewise, but not again when a session is armed between
+	hinted   mono.Instant // last line about a refusal that was not proven
 }
 
 // newMonitor prepares the sessions to all instances; nothing happens until run.
@@ -326,15 +327,6 @@ func (w *watch) Told(s *peer.Session) {
 	})
 }
 
-// Refused implements peer.Handler.
-func (w *watch) Refused(_ *peer.Session, r wire.Refuse, proven bool) {
-	why := refusal(r, w.m.cfg)
-	if !proven {
-		why += " (not proven with our key, so the attempt goes on)"
-	}
-	w.complain(&w.refused, slog.LevelError, "watchdog refuses the heartbeat", why)
-}
-
 // Broken implements peer.Handler.
 func (w *watch) Broken(s *peer.Session, err error) {
 	if heartbeat.Armed(s.Machine().State()) || w.refused != "" {
@@ -370,32 +362,6 @@ func (w *watch) complain(last *string, level slog.Level, message, why string) {
 func (w *watch) name() string {
 	v := w.m.View().Instances[w.index]
 	return v.Name()
-}
-
-// refusal tells a REFUSE in words: what the watchdog expects, and where.
-func refusal(r wire.Refuse, cfg *Config) string {
-	switch r.Code {
-	case wire.CodeVersion:
-		return fmt.Sprintf("it speaks another version of the heartbeat protocol; this conmgr speaks version %d", wire.Version)
-	case wire.CodeFull:
-		return fmt.Sprintf("it serves as many conmgrs as it may: expected fewer than watchdog.max_heartbeat_connections = %d", r.Limit)
-	case wire.CodeInterval:
-		return fmt.Sprintf("heartbeat_interval is %v: expected at least watchdog.min_heartbeat_interval = %d ms", cfg.HeartbeatInterval, r.Limit)
-	case wire.CodeTimeout:
-		return fmt.Sprintf("heartbeat_timeout is %v: expected at most watchdog.max_heartbeat_timeout = %d ms", cfg.HeartbeatTimeout, r.Limit)
-	case wire.CodeAddress:
-		return "the address of this host is not in watchdog.clients"
-	case wire.CodePerAddress:
-		return fmt.Sprintf("this address has %d sessions already: expected fewer", r.Limit)
-	case wire.CodeKey:
-		if cfg.HeartbeatKeyFile == "" {
-			return "it requires a key: expected heartbeat_key_file"
-		}
-		return "it does not accept the first key of " + cfg.HeartbeatKeyFile + "; its own log says why"
-	case wire.CodeStopping:
-		return "it is stopping"
-	}
-	return fmt.Sprintf("code %d, which this version does not know", r.Code)
 }
 
 // askDoor tries the instance's own port, off the loop.

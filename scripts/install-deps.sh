@@ -25,6 +25,7 @@ need iproute2 ip ss
 need nftables nft
 need gcc gcc # the race detector
 
+need qemu-system-x86 qemu-system-x86_64
 need util-linux setpriv
 need procps ps
 [ -e /usr/include/stdlib.h ] || missing+=(libc6-dev)
@@ -35,6 +36,12 @@ shopt -s nullglob
 servers=(/usr/lib/postgresql/*/bin/postgres)
 if [ ${#servers[@]} -eq 0 ] && [ -z "${PGBINDIR:-}" ]; then
 	missing+=(postgresql)
+fi
+
+# The tests fetch a kernel for virtual machines by themselves (agent/agenttest/vm):
+# apt must know of it.
+if [ "$(id -u)" -eq 0 ] && type -P apt-cache >/dev/null && ! apt-cache show linux-image-cloud-amd64 >/dev/null 2>&1; then
+	apt-get update || true
 fi
 
 if [ ${#missing[@]} -eq 0 ]; then

@@ -58,14 +58,19 @@ func (a *Admission) Admit(remote netip.Addr, hello *wire.Hello, keyed bool, n Co
 }
 
 // judgeTimers applies the bounds. A timeout not greater than the interval is
-// accepted, as the seed does.
+// accepted, as the seed does; one below the shortest interval is not, since the
+// agent looks at its own lateness in parts of the shortest timeout of all: one
+// conmgr could make it do that all the time.
 func (a *Admission) judgeTimers(hello *wire.Hello) (wire.Code, uint32) {
 	interval := time.Duration(hello.IntervalMS) * time.Millisecond
 	timeout := time.Duration(hello.TimeoutMS) * time.Millisecond
 	if interval <= 0 || interval < a.MinInterval {
 		return wire.CodeInterval, milliseconds(a.MinInterval)
 	}
-	if timeout <= 0 || timeout > a.MaxTimeout {
+	if timeout <= 0 || timeout < a.MinInterval {
+		return wire.CodeTimeout, milliseconds(a.MinInterval)
+	}
+	if timeout > a.MaxTimeout {
 		return wire.CodeTimeout, milliseconds(a.MaxTimeout)
 	}
 	return 0, 0

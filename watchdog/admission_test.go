@@ -53,7 +53,9 @@ func TestAdmit(t *testing.T) {
 		{"interval zero", "10.0.0.7", 0, 3000, Counts{}, wire.CodeInterval, 100, false},
 		{"timeout too long", "10.0.0.7", 1000, 600001, Counts{}, wire.CodeTimeout, 600000, false},
 		{"timeout huge", "10.0.0.7", 1000, ^uint32(0), Counts{}, wire.CodeTimeout, 600000, false},
-		{"timeout zero", "10.0.0.7", 1000, 0, Counts{}, wire.CodeTimeout, 600000, false},
+		{"timeout zero", "10.0.0.7", 1000, 0, Counts{}, wire.CodeTimeout, 100, false},
+		{"timeout too short", "10.0.0.7", 100, 99, Counts{}, wire.CodeTimeout, 100, false},
+		{"shortest", "10.0.0.7", 100, 100, Counts{}, 0, 0, false},
 		{"full", "10.0.0.7", 1000, 3000, Counts{100, 0}, wire.CodeFull, 100, false},
 		{"per address", "10.0.0.7", 1000, 3000, Counts{50, 8}, wire.CodePerAddress, 8, false},
 	} {

@@ -3,6 +3,7 @@
 package watchdog
 
 import (
+	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -79,21 +80,45 @@ type armedEntry struct {
 // Save replaces the file atomically: after a crash the old or the new one is
 // there, whole.
 func (s *ArmedStore) Save(set ArmedSet) error {
-	doc := armedJSON{Version: armedVersion, BootID: set.BootID, PostmasterStart: set.PostmasterStart}
-	for _, r := range set.Records {
-		doc.Clients = append(doc.Clients, armedEntry{
-			Addr: r.Addr, Conmgr: hex.EncodeToString(r.Conmgr[:]), Incarnation: r.Incarnation,
-			IntervalMS: r.Interval.Milliseconds(), TimeoutMS: r.Timeout.Milliseconds(), ArmedNS: int64(r.Armed),
-		})
-	}
-	data, err := json.Marshal(doc)
+	err := replaceFileBy(filepath.Join(s.dir, armedFile), set.write)
 	if err != nil {
 		return fmt.Errorf("save armed sessions: %w", err)
 	}
-	if err := replaceFile(filepath.Join(s.dir, armedFile), data); err != nil {
-		return fmt.Errorf("save armed sessions: %w", err)
-	}
 	return nil
+}
+
+// write writes an armedJSON, one client after the other: there can be thousands,
+// and the agent's memory is counted in bytes per client.
+func (s *ArmedSet) write(w io.Writer) error {
+	head, err := json.Marshal(armedJSON{Version: armedVersion, BootID: s.BootID, PostmasterStart: s.PostmasterStart, Clients: []armedEntry{}})
+	if err != nil {
+		return err
+	}
+	const tail = "]}"
+	if _, err := w.Write(bytes.TrimSuffix(head, []byte(tail))); err != nil {
+		return err
+	}
+	for i := range s.Records {
+		entry, err := json.Marshal(s.Records[i].entry())
+		if err != nil {
+			return err
+		}
+		if i > 0 {
+			entry = append([]byte(",\n"), entry...)
+		}
+		if _, err := w.Write(entry); err != nil {
+			return err
+		}
+	}
+	_, err = io.WriteString(w, tail+"\n")
+	return err
+}
+
+func (r *ArmedRecord) entry() armedEntry {
+	return armedEntry{
+		Addr: r.Addr, Conmgr: hex.EncodeToString(r.Conmgr[:]), Incarnation: r.Incarnation,
+		IntervalMS: r.Interval.Milliseconds(), TimeoutMS: r.Timeout.Milliseconds(), ArmedNS: int64(r.Armed),
+	}
 }
 
 // Load reads the file. No file is an empty set. A damaged one is moved aside

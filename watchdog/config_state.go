@@ -3,6 +3,7 @@
 package watchdog
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -71,13 +72,21 @@ func LoadServerSettings(dir string) (*ServerSettings, error) {
 // replaceFile writes data beside path, flushes it, and renames it over path. A
 // crash leaves the old file or the new one.
 func replaceFile(path string, data []byte) error {
+	return replaceFileBy(path, func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	})
+}
+
+// replaceFileBy is replaceFile for what is too much to be held as a whole.
+func replaceFileBy(path string, write func(io.Writer) error) error {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".") // 0600
 	if err != nil {
 		return err
 	}
 	defer os.Remove(f.Name()) // nothing is left of it after the rename
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Sync(), f.Close())
+	b := bufio.NewWriter(f)
+	err = errors.Join(write(b), b.Flush(), f.Sync(), f.Close())
 	if err != nil {
 		return err
 	}

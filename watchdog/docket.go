@@ -85,28 +85,22 @@ type ArmedRecord struct {
 // The caller must not feed the ends that its own stopping causes.
 type Docket struct {
 	policy      PolicyConfig
-	relations   map[clientKey]*relation
-	sites       map[netip.Addr][]*relation
-	sessions    map[uint64]*relation // armed sessions only
-	warrants    map[uint64]*relation // who leads an open warrant
+	sites       map[netip.Addr][]*relation // all of them, by address
+	count       int                        // of them
+	sessions    map[uint64]*relation       // armed sessions only
+	warrants    map[uint64]*relation       // who leads an open warrant
 	waits       waitHeap
 	lastID      uint64
 	pausedUntil mono.Instant // zero: kills are allowed
 }
 
-type clientKey struct {
-	addr   netip.Addr
-	conmgr wire.ID
-}
-
 // NewDocket returns an empty docket.
 func NewDocket(p PolicyConfig) *Docket {
 	return &Docket{
-		policy:    p,
-		relations: make(map[clientKey]*relation),
-		sites:     make(map[netip.Addr][]*relation),
-		sessions:  make(map[uint64]*relation),
-		warrants:  make(map[uint64]*relation),
+		policy:   p,
+		sites:    make(map[netip.Addr][]*relation),
+		sessions: make(map[uint64]*relation),
+		warrants: make(map[uint64]*relation),
 	}
 }
 
@@ -133,7 +127,7 @@ func (d *Docket) Armed(now mono.Instant, session uint64, c Client, timeout, inte
 	delete(d.sessions, r.session)
 	*r = relation{
 		client: c, state: relationArmed, session: session, generation: r.generation + 1,
-		timeout: timeout, interval: interval, armed: now,
+		timeout: timeout, interval: interval, armed: now, ending: unended,
 	}
 	d.sessions[session] = r
 	out.Persist = true
@@ -148,9 +142,11 @@ func (d *Docket) Ended(now mono.Instant, session uint64, ch heartbeat.Change, ou
 		return
 	}
 	delete(d.sessions, session)
-	r.kase, r.reason, r.ownPause = caseOf(ch.Reason), ch.Reason, ch.OwnPause
-	r.lastValid, r.silence, r.verdict = ch.LastValid, ch.Silence, ch.At
-	r.hostAlive = r.kase.HostAlive()
+	kase := caseOf(ch.Reason)
+	r.ending = &ending{
+		kase: kase, reason: ch.Reason, ownPause: ch.OwnPause, hostAlive: kase.HostAlive(),
+		lastValid: ch.LastValid, silence: ch.Silence, verdict: ch.At,
+	}
 	switch d.policy.verdictOf(ch.Reason, ch.OwnPause) {
 	case Ignore:
 		d.ignore(now, r, out)
@@ -169,9 +165,8 @@ func (d *Docket) Ended(now mono.Instant, session uint64, ch heartbeat.Change, ou
 func (d *Docket) Restore(now mono.Instant, armed []ArmedRecord, out *Orders) {
 	for _, rec := range armed {
 		rec.Addr = plainAddr(rec.Addr)
-		key := clientKey{rec.Addr, rec.Conmgr}
 		if !rec.Addr.IsValid() || rec.Timeout <= 0 || rec.Timeout > maxTimeout ||
-			d.relations[key] != nil || d.policy.protects(rec.Addr) {
+			d.find(rec.Client) != nil || d.policy.protects(rec.Addr) {
 			continue
 		}
 		r := d.relation(now, rec.Client, out)
@@ -180,7 +175,7 @@ func (d *Docket) Restore(now mono.Instant, armed []ArmedRecord, out *Orders) {
 		}
 		*r = relation{
 			client: rec.Client, timeout: rec.Timeout, interval: rec.Interval, armed: rec.Armed,
-			kase: CaseRestored, reason: wire.ReasonTimeout, verdict: now,
+			ending: &ending{kase: CaseRestored, reason: wire.ReasonTimeout, verdict: now},
 		}
 		d.wait(now, r, false, out)
 		d.event(now, DocketRestored, r, out)
@@ -284,10 +279,13 @@ func (d *Docket) Next() mono.Instant {
 	return next
 }
 
+// Len returns how many relations there are.
+func (d *Docket) Len() int { return d.count }
+
 // Records returns what must survive a restart of the agent: every client that
 // is armed or not yet judged to the end.
 func (d *Docket) Records() []ArmedRecord {
-	records := make([]ArmedRecord, 0, len(d.relations))
+	records := make([]ArmedRecord, 0, d.count)
 	for _, r := range d.sorted() {
 		records = append(records, ArmedRecord{
 			Client: r.client, Interval: r.interval, Timeout: r.timeout, Armed: r.armed,

@@ -118,7 +118,7 @@ func (d *Docket) warrant(now mono.Instant, r *relation, out *Orders) {
 	}
 	out.Execute = append(out.Execute, Warrant{
 		ID: d.lastID, Addr: r.client.Addr, Conmgr: r.client.Conmgr, Case: r.kase, Reason: r.reason,
-		Session: r.session, Generation: r.generation, LastValid: r.lastValid, Verdict: verdict,
+		Session: r.session, Generation: uint64(r.generation), LastValid: r.lastValid, Verdict: verdict,
 		Issued: now, Timeout: r.timeout, Interval: r.interval, OwnPause: r.ownPause,
 		Replication: d.policy.replication(r.hostAlive), DryRun: d.policy.DryRun,
 	})

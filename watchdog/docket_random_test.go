@@ -56,6 +56,9 @@ func TestDocketRandom(t *testing.T) {
 				t.Fatalf("seed %d: %v", seed, err)
 			}
 		}
+		if *unended != (ending{}) {
+			t.Fatalf("seed %d: an ending was written to an armed relation: %+v", seed, *unended)
+		}
 	}
 }
 

@@ -29,29 +29,36 @@ var relationNames = []string{"new", "armed", "waiting", "spared", "suspended", "
 
 func (s relationState) String() string { return nameOf(relationNames, int(s)) }
 
+// relation is one of thousands as long as it is armed: what comes after that is
+// in a block of its own.
 type relation struct {
 	client            Client
-	state             relationState
 	session           uint64 // 0 when restored
-	generation        uint64
 	timeout, interval time.Duration
 	armed             mono.Instant
+	generation        uint32
+	state             relationState
+	*ending
+}
 
-	// How it ended; zero while armed.
+// ending is how a relation ended, and what becomes of it.
+type ending struct {
 	kase      Case
 	reason    wire.Reason
+	ownPause  bool
+	hostAlive bool // its host is known to have lived after the verdict
+	granted   bool // the policy's wait has been given
 	lastValid mono.Instant
 	verdict   mono.Instant
 	silence   time.Duration
-	ownPause  bool
-	hostAlive bool // its host is known to have lived after the verdict
-
-	granted  bool         // the policy's wait has been given
-	deadline mono.Instant // Waiting: judged then
-	wake     mono.Instant // Waiting: looked at then, at least four times in a wait
-	slot     int          // Waiting: index in the heap + 1, else 0
-	warrant  uint64       // Warranted: by which
+	deadline  mono.Instant // Waiting: judged then
+	wake      mono.Instant // Waiting: looked at then, at least four times in a wait
+	slot      int          // Waiting: index in the heap + 1, else 0
+	warrant   uint64       // Warranted: by which
 }
+
+// unended is the ending of all that are new or armed; nobody writes to it.
+var unended = new(ending)
 
 // View is one relation as status shows it.
 type View struct {
@@ -67,7 +74,7 @@ type View struct {
 
 // View returns all relations, ordered by address and conmgr.
 func (d *Docket) View() []View {
-	views := make([]View, 0, len(d.relations))
+	views := make([]View, 0, d.count)
 	for _, r := range d.sorted() {
 		views = append(views, View{
 			Client: r.client, State: r.state.String(), Session: r.session, Case: r.kase,
@@ -79,18 +86,27 @@ func (d *Docket) View() []View {
 
 // relation finds or makes the relation to a client. nil: the docket is full.
 func (d *Docket) relation(now mono.Instant, c Client, out *Orders) *relation {
-	key := clientKey{c.Addr, c.Conmgr}
-	if r := d.relations[key]; r != nil {
+	if r := d.find(c); r != nil {
 		return r
 	}
-	r := &relation{client: c}
-	if len(d.relations) >= maxRelations || !d.room(now, c.Addr, out) {
+	r := &relation{client: c, ending: unended}
+	if d.count >= maxRelations || !d.room(now, c.Addr, out) {
 		d.event(now, DocketOverflow, r, out)
 		return nil
 	}
-	d.relations[key] = r
+	d.count++
 	d.sites[c.Addr] = append(d.sites[c.Addr], r)
 	return r
+}
+
+// find looks for a relation among the few of its address.
+func (d *Docket) find(c Client) *relation {
+	for _, r := range d.sites[c.Addr] {
+		if r.client.Conmgr == c.Conmgr {
+			return r
+		}
+	}
+	return nil
 }
 
 // room makes place at an address. The relation that ended first gives way: a
@@ -120,7 +136,7 @@ func (d *Docket) remove(r *relation, out *Orders) {
 	if d.warrants[r.warrant] == r {
 		delete(d.warrants, r.warrant)
 	}
-	delete(d.relations, clientKey{r.client.Addr, r.client.Conmgr})
+	d.count--
 	addr := r.client.Addr
 	site := slices.DeleteFunc(d.sites[addr], func(o *relation) bool { return o == r })
 	if len(site) == 0 {
@@ -132,9 +148,12 @@ func (d *Docket) remove(r *relation, out *Orders) {
 }
 
 func (d *Docket) sorted() []*relation {
-	return slices.SortedFunc(maps.Values(d.relations), func(a, b *relation) int {
-		return compareClients(a.client, b.client)
-	})
+	all := make([]*relation, 0, d.count)
+	for _, site := range d.sites {
+		all = append(all, site...)
+	}
+	slices.SortFunc(all, func(a, b *relation) int { return compareClients(a.client, b.client) })
+	return all
 }
 
 func sortedIDs(m map[uint64]*relation) []uint64 { return slices.Sorted(maps.Keys(m)) }

@@ -68,6 +68,7 @@ type Event struct {
 	Ended          int                `json:"ended,omitempty"`     // of these, gone at the end
 	Newer          int                `json:"newer,omitempty"`     // of the address, began after the verdict
 	Spared         int                `json:"spared,omitempty"`    // replication that was spared
+	PIDs           []int32            `json:"pids,omitempty"`      // of the sessions covered, the first thousand
 	Survivors      []Survivor         `json:"survivors,omitempty"` // the first hundred
 	SurvivorsTotal int                `json:"survivors_total,omitempty"`
 	StepsMS        map[string]float64 `json:"steps_ms,omitempty"`

@@ -38,7 +38,8 @@ type gate struct {
 	docket   *Docket
 	timer    *peer.Timer // the docket's Next
 	relisten *peer.Timer
-	orders   []*Orders // free ones
+	persist  *peer.Timer // the armed sessions are to be kept
+	orders   []*Orders   // free ones
 	seekers  map[*peer.Session]struct{}
 	earlier  ArmedSet // of the last run, until it is restored or discarded
 	stopping bool
@@ -46,6 +47,7 @@ type gate struct {
 	want     []netip.AddrPort
 	bound    string // what was logged last about listening
 	refusals refusals
+	hush     hush
 
 	admission atomic.Pointer[Admission]
 }
@@ -55,7 +57,8 @@ func newGate(s *server, id wire.ID) *gate {
 		seekers: map[*peer.Session]struct{}{}, earlier: s.keeper.load()}
 	g.timer = s.loop.NewTimer(g.tick)
 	g.relisten = s.loop.NewTimer(func() { g.listen(g.want) })
-	g.refusals.log = s.log
+	g.persist = s.loop.NewTimer(g.keep)
+	g.refusals.log, g.hush.log = s.log, s.log
 	g.listener = s.loop.Listen(peer.ListenConfig{
 		Self: id, Incarnation: uint64(time.Now().UnixNano()), NewSession: newSessionIDs(),
 		HandshakeTimeout: handshakeTimeout, HalfOpen: maxHalfOpen,
@@ -160,7 +163,9 @@ func (g *gate) instance(i wire.Instance) {
 		g.restore(i.StartUS)
 	}
 	g.checkReady()
-	g.server.keeper.postmaster(i.StartUS)
+	if g.server.keeper.postmaster(i.StartUS) {
+		g.keep()
+	}
 }
 
 func (g *gate) checkReady() {
@@ -209,12 +214,10 @@ func (g *gate) Changed(s *peer.Session, c heartbeat.Change) {
 	session := s.ID()
 	switch {
 	case c.From == wire.StateInit && c.To == wire.StateUp:
-		hello := s.Hello()
-		client := Client{Addr: s.Remote().Addr(), Conmgr: hello.Conmgr, Incarnation: hello.Incarnation}
-		timeout := time.Duration(hello.TimeoutMS) * time.Millisecond
-		interval := time.Duration(hello.IntervalMS) * time.Millisecond
+		id, incarnation := s.Conmgr()
+		client, timers := Client{Addr: s.Remote().Addr(), Conmgr: id, Incarnation: incarnation}, s.Machine().Config()
 		g.order(func(now mono.Instant, out *Orders) {
-			g.docket.Armed(now, session, client, timeout, interval, s.Protected, out)
+			g.docket.Armed(now, session, client, timers.Timeout, timers.Interval, s.Protected, out)
 		})
 	case c.Verdict():
 		g.server.life.ended(s.Remote().Addr(), s.KernelLife())
@@ -238,6 +241,9 @@ func (g *gate) logChange(s *peer.Session, c heartbeat.Change) {
 		level = slog.LevelDebug // the loop says it once for all sessions
 	case c.Verdict() && c.Reason == wire.ReasonTimeout:
 		level = slog.LevelWarn
+	}
+	if level >= slog.LevelInfo && !g.hush.tell(g.server.loop.Now(), s.Remote().Addr()) {
+		return
 	}
 	g.log.Log(context.Background(), level, "session", "remote", s.Remote(), "session", s.ID(),
 		"from", c.From, "to", c.To, "why", c.Reason, "silence", c.Silence.Round(time.Millisecond))
@@ -303,16 +309,20 @@ func (g *gate) order(call func(now mono.Instant, out *Orders)) {
 	for _, e := range out.Events {
 		g.report(e)
 	}
-	if out.Persist {
-		g.server.keeper.save(slices.Concat(g.docket.Records(), g.earlier.Records))
+	if out.Persist && !g.persist.Pending() {
+		g.persist.Set(g.server.loop.Now().Add(time.Duration(g.docket.Len()) * keepPerClient))
 	}
 	out.Reset()
 	g.orders = append(g.orders, out)
 	g.timer.Set(g.docket.Next())
 }
 
-// report logs what the docket decided and keeps it as an event.
+// report logs what the docket decided and keeps it as an event, unless there is
+// too much of it; a warrant always.
 func (g *gate) report(e DocketEvent) {
+	if e.Kind != DocketWarrant && e.Addr.IsValid() && !g.hush.tell(g.server.loop.Now(), e.Addr) {
+		return
+	}
 	level := slog.LevelInfo
 	if e.Kind == DocketWarrant && e.Case != CaseShutdown || e.Kind == DocketOverflow {
 		level = slog.LevelWarn // but a stopped conmgr is everyday life
@@ -329,8 +339,21 @@ func (g *gate) report(e DocketEvent) {
 	g.server.keeper.event(e)
 }
 
+// keepPerClient paces the saving of the armed sessions: it costs about a tenth of
+// this for each of them, so that it never takes more than a tenth of the loop.
+const keepPerClient = 10 * time.Microsecond
+
+// keep hands the armed sessions to the keeper.
+func (g *gate) keep() {
+	g.persist.Stop()
+	g.server.keeper.save(slices.Concat(g.docket.Records(), g.earlier.Records))
+}
+
 // stop says BYE to every session.
 func (g *gate) stop() {
+	if g.persist.Pending() {
+		g.keep()
+	}
 	g.stopping = true
 	g.listener.StopAll(wire.ByeRestart)
 }

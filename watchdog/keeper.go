@@ -69,17 +69,16 @@ func (k *keeper) save(records []ArmedRecord) {
 	k.kick()
 }
 
-// postmaster tells the start of the postmaster that the sessions belong to.
-func (k *keeper) postmaster(startUS int64) {
+// postmaster tells the start of the postmaster that the sessions belong to, and
+// returns whether it has changed: the sessions have to be saved again then.
+func (k *keeper) postmaster(startUS int64) (changed bool) {
 	k.mu.Lock()
-	changed := startUS != 0 && startUS != k.startUS
+	defer k.mu.Unlock()
+	changed = startUS != 0 && startUS != k.startUS
 	if changed {
-		k.startUS, k.dirty = startUS, k.records != nil
+		k.startUS = startUS
 	}
-	k.mu.Unlock()
-	if changed {
-		k.kick()
-	}
+	return changed
 }
 
 // event asks for an event to be written.
@@ -113,7 +112,7 @@ func (k *keeper) write() {
 	k.mu.Lock()
 	set := ArmedSet{BootID: k.bootID, PostmasterStart: k.startUS, Records: k.records}
 	dirty, pending := k.dirty, k.pending
-	k.dirty, k.pending = false, nil
+	k.dirty, k.records, k.pending = false, nil, nil
 	k.mu.Unlock()
 	if dirty {
 		if err := k.armed.Save(set); err != nil {

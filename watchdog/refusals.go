@@ -52,7 +52,7 @@ func refusalText(code wire.Code) (why, hint string) {
 	case wire.CodeInterval:
 		return "its heartbeat_interval is too short", "see watchdog.min_heartbeat_interval"
 	case wire.CodeTimeout:
-		return "its heartbeat_timeout is out of range", "see watchdog.max_heartbeat_timeout"
+		return "its heartbeat_timeout is out of range", "see watchdog.min_heartbeat_interval and watchdog.max_heartbeat_timeout"
 	case wire.CodeAddress:
 		return "its address is not listed", "see watchdog.clients"
 	case wire.CodePerAddress:

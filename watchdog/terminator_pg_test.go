@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -188,7 +189,8 @@ func TestTerminatorStates(t *testing.T) {
 	}
 	latest := b.events.Latest(1)
 	if len(latest) != 1 || latest[0].Outcome != "done" || latest[0].Backends != 8 || latest[0].SilenceMS != 150 ||
-		latest[0].Evidence == "" || latest[0].Sockets == "" || latest[0].StepsMS["terminate"] <= 0 {
+		latest[0].Evidence == "" || latest[0].Sockets == "" ||
+		len(latest[0].PIDs) != 8 || !slices.IsSorted(latest[0].PIDs) || latest[0].PIDs[0] <= 0 || latest[0].StepsMS["terminate"] <= 0 {
 		t.Errorf("event %+v", latest)
 	}
 }

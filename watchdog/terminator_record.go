@@ -19,8 +19,12 @@ import (
 	"github.com/pgconmgr/pgconmgr/agent/mono/clock"
 )
 
-// maxNamed is how many survivors a record names.
-const maxNamed = 100
+const (
+	// maxNamed is how many survivors a record names.
+	maxNamed = 100
+	// maxPIDs is how many sessions it names by their process alone.
+	maxPIDs = 1000
+)
 
 // record is step 5: one audit line and one event.
 func (t *Terminator) record(r *run, outcome Outcome) Result {
@@ -120,7 +124,7 @@ func (r *run) event(result *Result) Event {
 		Sockets: r.sockets.Text, SocketsDestroyed: r.sockets.Destroyed, SocketsLeft: r.sockets.Left,
 		SocketsSpared: r.sockets.Spared, SocketsBusy: r.sockets.Busy,
 		Backends: result.Backends, Ended: result.Ended, Newer: result.Newer, Spared: result.Spared,
-		Survivors: result.Survivors, SurvivorsTotal: len(result.Survivors), StepsMS: maps.Clone(r.steps),
+		PIDs: r.pids(), Survivors: result.Survivors, SurvivorsTotal: len(result.Survivors), StepsMS: maps.Clone(r.steps),
 		VerdictAt: clock.Wall(r.w.Verdict),
 	}
 	if !r.w.LastValid.IsZero() {
@@ -130,6 +134,16 @@ func (r *run) event(result *Result) Event {
 		e.Err = result.Err.Error()
 	}
 	return e
+}
+
+// pids are the processes of the sessions that the warrant covers, in order.
+func (r *run) pids() []int32 {
+	var pids []int32
+	for key := range r.targets {
+		pids = append(pids, key.pid)
+	}
+	slices.Sort(pids)
+	return pids[:min(len(pids), maxPIDs)]
 }
 
 // silence is how long the client had been silent at the verdict; 0 when no

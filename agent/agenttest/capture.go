@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -28,10 +29,15 @@ type Capture struct {
 	file *os.File
 	raw  syscall.RawConn
 	done chan struct{}
+	each func(Packet) // nil: nobody asks
+
+	hosts []*Host // of the lab
 
 	mu       sync.Mutex // guards the following
 	received map[netip.Addr]traffic
 	sent     map[netip.Addr]traffic
+	trace    *trace        // nil until Trace
+	late     time.Duration // see CountGaps; 0 counts none
 	err      error
 }
 
@@ -39,11 +45,16 @@ type Capture struct {
 type traffic struct {
 	last   mono.Instant
 	frames int
+	gaps   Gaps
 }
 
 // Capture starts to watch TCP and UDP packets from or to the port. Close ends
 // it; so does the end of the program, not that of the lab.
-func (h *Host) Capture(port uint16) (*Capture, error) {
+func (h *Host) Capture(port uint16) (*Capture, error) { return h.CaptureEach(port, nil) }
+
+// CaptureEach is Capture that also hands over each packet, in the order of the
+// kernel. each must not call the capture; the payload is valid during the call.
+func (h *Host) CaptureEach(port uint16, each func(Packet)) (*Capture, error) {
 	var fd int
 	err := h.Do(func() (err error) {
 		fd, err = packetSocket(port)
@@ -53,7 +64,7 @@ func (h *Host) Capture(port uint16) (*Capture, error) {
 		return nil, fmt.Errorf("capture on %s: %w", h.Name, err)
 	}
 	c := &Capture{
-		file: os.NewFile(uintptr(fd), "capture"), done: make(chan struct{}),
+		file: os.NewFile(uintptr(fd), "capture"), done: make(chan struct{}), each: each, hosts: h.lab.Hosts(),
 		received: make(map[netip.Addr]traffic), sent: make(map[netip.Addr]traffic),
 	}
 	if c.raw, err = c.file.SyscallConn(); err != nil {
@@ -145,21 +156,31 @@ func (c *Capture) drainLocked(fd int) {
 			c.err = err
 			return
 		}
-		c.addLocked(buf[:n], at, link.Pkttype == unix.PACKET_OUTGOING)
+		c.addLocked(buf[:n], at, link)
 	}
 }
 
-func (c *Capture) addLocked(packet []byte, at mono.Instant, outgoing bool) {
+func (c *Capture) addLocked(packet []byte, at mono.Instant, link *unix.SockaddrLinklayer) {
 	p, ok := parsePacket(packet)
 	if !ok || p.payload == 0 {
 		return
 	}
+	outgoing := link.Pkttype == unix.PACKET_OUTGOING
 	seen, peer := c.received, p.src
 	if outgoing {
 		seen, peer = c.sent, p.dst
 	}
+	if c.each != nil || c.trace != nil {
+		c.hand(c.packet(packet, p, at, link))
+	}
 	for _, key := range []netip.Addr{peer, {}} {
-		seen[key] = traffic{last: at, frames: seen[key].frames + 1}
+		t := seen[key]
+		if !t.last.IsZero() {
+			t.gaps.add(at.Sub(t.last), c.late)
+		}
+		t.last = at
+		t.frames++
+		seen[key] = t
 	}
 }
 

@@ -8,6 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/pgconmgr/pgconmgr/agent/mono"
 	"github.com/pgconmgr/pgconmgr/agent/mono/clock"
 )
 
@@ -46,6 +49,40 @@ func TestCaptureTellsWhenTheKernelReceived(t *testing.T) {
 				t.Errorf("a dropped datagram counts as received, %v later", again.Sub(at))
 			}
 		})
+	}
+}
+
+// A gap is counted when it ends, and taken once.
+func TestCaptureMeasuresGaps(t *testing.T) {
+	c := &Capture{received: map[netip.Addr]traffic{}, sent: map[netip.Addr]traffic{}, late: 30 * time.Millisecond}
+	from, to := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
+	packet := make([]byte, 20+8+4)
+	packet[0], packet[3], packet[9] = 0x45, byte(len(packet)), 17
+	copy(packet[12:], from.AsSlice())
+	copy(packet[16:], to.AsSlice())
+	for _, ms := range []int{1000, 1020, 1060, 1090, 1091} {
+		c.addLocked(packet, mono.Instant(ms)*mono.Instant(time.Millisecond), new(unix.SockaddrLinklayer))
+	}
+	for _, key := range []netip.Addr{from, {}} {
+		if got, want := c.received[key].gaps, (Gaps{Longest: 40 * time.Millisecond, Late: 1}); got != want {
+			t.Errorf("%v: got %+v, want %+v", key, got, want)
+		}
+	}
+}
+
+func TestTakeGapsTakesOnce(t *testing.T) {
+	l := MustLab(t, "a", "b")
+	a, b := l.Host("a"), l.Host("b")
+	w := mustWire(t, a, b, b.Addr4)
+	c := MustCapture(t, b, uint16(w.dest.(*net.UDPAddr).Port))
+	c.CountGaps(time.Nanosecond)
+	w.send(t, 3)
+	w.received(t)
+	if g, err := c.TakeGaps(a.Addr4); err != nil || g.Longest == 0 || g.Late != 2 {
+		t.Errorf("got %+v, %v; want two gaps", g, err)
+	}
+	if g, err := c.TakeGaps(a.Addr4); err != nil || g != (Gaps{}) {
+		t.Errorf("taken again: %+v, %v", g, err)
 	}
 }
 

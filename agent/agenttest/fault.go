@@ -40,15 +40,33 @@ func (h *Host) writeHooks(b *strings.Builder) {
 	}
 }
 
-// drop replaces the host's rules in one nftables transaction: the given match
-// (empty: everything) is counted and dropped; "-" drops nothing.
+// drop replaces the host's rules: what matches (empty: everything) is counted
+// and dropped; "-" drops nothing.
 func (h *Host) drop(ctx context.Context, from, to string) (Effect, error) {
+	return h.setRules(ctx, h.countedDrop("from", from), h.countedDrop("to", to))
+}
+
+// countedDrop returns the rules that count and drop each match; "-" is none.
+func (h *Host) countedDrop(direction string, matches ...string) (rules []string) {
+	for _, match := range matches {
+		if match != "-" {
+			rules = append(rules, fmt.Sprintf("%s counter name %s-%s drop", match, direction, h.Name))
+		}
+	}
+	return rules
+}
+
+// setRules replaces the rules of the host's chains in one nftables transaction.
+func (h *Host) setRules(ctx context.Context, from, to []string) (Effect, error) {
 	var b strings.Builder
-	for _, rule := range []struct{ direction, match string }{{"from", from}, {"to", to}} {
-		chain := rule.direction + "-" + h.Name
-		fmt.Fprintf(&b, "flush chain netdev lab %s\n", chain)
-		if rule.match != "-" {
-			fmt.Fprintf(&b, "add rule netdev lab %s %s counter name %s drop\n", chain, rule.match, chain)
+	for _, chain := range []struct {
+		direction string
+		rules     []string
+	}{{"from", from}, {"to", to}} {
+		name := chain.direction + "-" + h.Name
+		fmt.Fprintf(&b, "flush chain netdev lab %s\n", name)
+		for _, rule := range chain.rules {
+			fmt.Fprintf(&b, "add rule netdev lab %s %s\n", name, rule)
 		}
 	}
 	return timed(func() error { return h.lab.onSwitch(ctx, b.String(), "nft", "-f", "-") })
@@ -64,51 +82,27 @@ func (h *Host) CutIn(ctx context.Context) (Effect, error) { return h.drop(ctx, "
 // CutOut makes the host mute: it still hears the others.
 func (h *Host) CutOut(ctx context.Context) (Effect, error) { return h.drop(ctx, "", "-") }
 
-// Loss drops packets at random, in percent of those towards the host and of
-// those from it.
-func (h *Host) Loss(ctx context.Context, percentIn, percentOut float64) (Effect, error) {
-	in, err := lossMatch(percentIn)
-	if err != nil {
-		return Effect{}, err
-	}
-	out, err := lossMatch(percentOut)
-	if err != nil {
-		return Effect{}, err
-	}
-	return h.drop(ctx, out, in)
-}
-
-func lossMatch(percent float64) (string, error) {
-	if !(percent >= 0 && percent <= 100) {
-		return "", fmt.Errorf("loss of %v %%: expected 0 to 100", percent)
-	}
-	switch n := int(percent*100 + 0.5); n {
-	case 0:
-		return "-", nil
-	case 10000: // nft refuses a comparison that is always true
-		return "", nil
-	default:
-		return fmt.Sprintf("numgen random mod 10000 < %d", n), nil
-	}
-}
-
 // DropPort drops TCP and UDP packets from or to a port in both directions and
 // nothing else: a path that loses heartbeats, or a firewall's mistake.
 func (h *Host) DropPort(ctx context.Context, port uint16) (Effect, error) {
-	match := fmt.Sprintf("meta l4proto { tcp, udp } th sport %d", port)
-	other := fmt.Sprintf("meta l4proto { tcp, udp } th dport %d", port)
-	var b strings.Builder
-	for _, direction := range []string{"from", "to"} {
-		chain := direction + "-" + h.Name
-		fmt.Fprintf(&b, "flush chain netdev lab %s\n", chain)
-		for _, m := range []string{match, other} {
-			fmt.Fprintf(&b, "add rule netdev lab %s %s counter name %s drop\n", chain, m, chain)
-		}
-	}
-	return timed(func() error { return h.lab.onSwitch(ctx, b.String(), "nft", "-f", "-") })
+	return h.DropMatching(ctx, ofPort("{ tcp, udp }", port)...)
 }
 
-// Heal ends Cut, CutIn, CutOut, Loss and DropPort. The counters stay.
+// DropMatching drops in both directions what any of the expressions of nft
+// matches, and nothing else.
+func (h *Host) DropMatching(ctx context.Context, matches ...string) (Effect, error) {
+	return h.setRules(ctx, h.countedDrop("from", matches...), h.countedDrop("to", matches...))
+}
+
+// ofPort matches packets from or to a port.
+func ofPort(protocol string, port uint16) []string {
+	return []string{
+		fmt.Sprintf("meta l4proto %s th sport %d", protocol, port),
+		fmt.Sprintf("meta l4proto %s th dport %d", protocol, port),
+	}
+}
+
+// Heal ends every fault made of dropped packets. The counters stay.
 func (h *Host) Heal(ctx context.Context) (Effect, error) { return h.drop(ctx, "-", "-") }
 
 // Dropped is how many packets the faults have dropped since the lab began.
@@ -172,12 +166,14 @@ func (h *Host) Plug(ctx context.Context) (Effect, error) {
 	return e, err
 }
 
+// forwarding is BR_STATE_FORWARDING (if_bridge.h) as sysfs shows it.
+const forwarding = "3\n"
+
 // waitForwarding waits until both ends of the cable have taken notice of it:
 // the bridge forwards from its port, and eth0 is operational. The kernel does
 // that a moment after the link is up (link_watch.c).
 func (h *Host) waitForwarding(ctx context.Context) error {
 	port := "/sys/class/net/" + h.port() + "/brport/state"
-	const forwarding = "3\n" // BR_STATE_FORWARDING, if_bridge.h
 	err := h.lab.owner.do(func() error { return waitFile(ctx, port, forwarding) })
 	if err != nil {
 		return err

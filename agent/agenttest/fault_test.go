@@ -135,6 +135,37 @@ func TestLossLosesAShare(t *testing.T) {
 	}
 }
 
+// What a capture of the port misses is what the injector has counted.
+func TestLossOnCountsOnePort(t *testing.T) {
+	l := MustLab(t, "a", "b")
+	a, b := l.Host("a"), l.Host("b")
+	w, other := mustWire(t, a, b, b.Addr4), mustWire(t, a, b, b.Addr4)
+	port := uint16(w.dest.(*net.UDPAddr).Port)
+	sent, got := MustCapture(t, a, port), MustCapture(t, b, port)
+	MustFault(t, func(ctx context.Context) (Effect, error) { return b.LossOn(ctx, port, 50, 0) })
+	for range 10 {
+		w.send(t, 20)
+		other.send(t, 5)
+		w.received(t)
+	}
+	if n := other.received(t); n != 50 {
+		t.Errorf("%d of 50 datagrams to another port arrived", n)
+	}
+	_, left, err1 := sent.Frames(b.Addr4)
+	arrived, _, err2 := got.Frames(a.Addr4)
+	if err1 != nil || err2 != nil {
+		t.Fatal(err1, err2)
+	}
+	dropped := MustDropped(t, b)
+	if left != 200 || left-arrived != int(dropped.In) || dropped.Out != 0 {
+		t.Errorf("%d sent, %d arrived, %+v dropped", left, arrived, dropped)
+	}
+	// Half of 200, more than seven standard deviations around it.
+	if arrived < 50 || arrived > 150 {
+		t.Errorf("%d of 200 arrived at 50 %%", arrived)
+	}
+}
+
 func TestDropPortDropsOnlyThePort(t *testing.T) {
 	l := MustLab(t, "a", "b")
 	a, b := l.Host("a"), l.Host("b")

@@ -192,6 +192,10 @@ func (l *Lab) onSwitch(ctx context.Context, stdin, name string, args ...string) 
 	})
 }
 
+// OnSwitch runs f inside the switch's namespaces, as [Host.Do] does in a host's.
+// The port that leads to a host is named "p-" and its name.
+func (l *Lab) OnSwitch(f func() error) error { return l.owner.do(f) }
+
 // ID is the lab's name on this machine: namespaces, control group and
 // directory are named after it.
 func (l *Lab) ID() string { return l.record.ID }

@@ -44,8 +44,10 @@ func portFilter(port uint16) ([]bpf.RawInstruction, error) {
 
 // packet is what the headers say.
 type packet struct {
-	src, dst netip.Addr
-	payload  int // bytes behind the transport header
+	src, dst         netip.Addr
+	srcPort, dstPort uint16
+	payload          int // bytes behind the transport header
+	offset           int // where they begin
 }
 
 // parsePacket reads the headers of a packet that the filter has accepted; it
@@ -63,6 +65,10 @@ func parsePacket(b []byte) (p packet, ok bool) {
 	default:
 		return p, false
 	}
+	if len(b) < header+8 {
+		return p, false
+	}
+	p.srcPort, p.dstPort = binary.BigEndian.Uint16(b[header:]), binary.BigEndian.Uint16(b[header+2:])
 	transport := 8 // UDP
 	if protocol == unix.IPPROTO_TCP {
 		if len(b) < header+13 {
@@ -70,6 +76,6 @@ func parsePacket(b []byte) (p packet, ok bool) {
 		}
 		transport = int(b[header+12]>>4) * 4
 	}
-	p.payload = total - header - transport
+	p.payload, p.offset = total-header-transport, header+transport
 	return p, p.payload >= 0
 }

@@ -63,6 +63,16 @@ func hasPostgres(dir string) bool {
 	return true
 }
 
+// PostgresFiles returns the directory of the server's programs and a data
+// directory as initdb makes it, for tests that bring both to another machine.
+func PostgresFiles(ctx context.Context) (bin, data string, err error) {
+	if bin, err = postgresBin(); err != nil {
+		return "", "", err
+	}
+	data, err = template(ctx, bin)
+	return bin, data, err
+}
+
 // initdb makes a data directory in a directory of postgresUser's.
 func initdb(ctx context.Context, bin, data string) error {
 	_, err := runTool(ctx, "", "setpriv", "--reuid="+postgresUser, "--regid="+postgresUser, "--clear-groups",

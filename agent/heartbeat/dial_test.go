@@ -274,7 +274,10 @@ func TestHelloIsRepeatedOnDatagrams(t *testing.T) {
 	r.wantSent("HELLO")
 	nonce := r.out.Frames[0].Hello.Nonce
 	for i := range 5 {
-		r.after(interval - 1)
+		r.after(interval/8 - 1)
+		if len(r.frames) != i+1 {
+			t.Fatalf("%d HELLOs, want %d", len(r.frames), i+1)
+		}
 		r.at(r.now + 1)
 		r.wantSent("HELLO")
 		if f := r.out.Frames[0]; f.Hello.Nonce != nonce || f.Seq != uint64(i+2) {
@@ -310,5 +313,43 @@ func TestHelloSaysWhatIsWanted(t *testing.T) {
 	w := p.frames[0].Welcome
 	if w.Echo != (wire.ID{0xee, 1}) || w.IntervalMS != 1500 || w.TimeoutMS != 4000 || w.Watchdog != (wire.ID{2}) || p.frames[0].Session != testSession {
 		t.Errorf("WELCOME %+v", w)
+	}
+}
+
+// A watchdog on datagrams that was restarted knows no session and can prove
+// nothing. Its word makes a silent conmgr dial before the deadline, and no more.
+func TestForgottenSession(t *testing.T) {
+	datagram := func(c *Config) { c.Datagram, c.ConnectInterval = true, interval/2 }
+	forgotten := func(r *rig, session, seq uint64) {
+		f := wire.Frame{Header: wire.Header{Type: wire.TypeRefuse, Seq: 1}}
+		f.Refuse = wire.Refuse{Code: wire.CodeSession, Echo: wire.EchoOf(&wire.Header{Session: session, Seq: seq})}
+		r.receive(f)
+	}
+	r := armed(t, Active, datagram)
+	deadline := r.m.Deadline()
+	forgotten(r, testSession, r.m.seq-1)
+	r.wantState(wire.StateUp)
+	if r.out.Close != CloseNone || r.m.Stats().Invalid != 1 {
+		t.Fatal("a session that hears its peer was given up")
+	}
+	r.after(interval * 5 / 4)
+	r.wantState(wire.StateLate)
+	for _, wrong := range [][2]uint64{{testSession + 1, r.m.seq - 1}, {testSession, r.m.seq}, {testSession, r.m.seq - 9}, {0, 0}} {
+		if forgotten(r, wrong[0], wrong[1]); r.out.Close != CloseNone {
+			t.Errorf("session %x, number %d: given up", wrong[0], wrong[1])
+		}
+	}
+	forgotten(r, testSession, r.m.seq-1)
+	if r.out.Close != CloseReset || r.m.Next() != r.now {
+		t.Fatalf("close %v, next after %v: want a dial now", r.out.Close, r.m.Next().Sub(r.now))
+	}
+	r.wantState(wire.StateLate)
+	if r.m.Deadline() != deadline {
+		t.Errorf("the deadline moved by %v", r.m.Deadline().Sub(deadline))
+	}
+	stream := armed(t, Active)
+	stream.after(interval * 5 / 4)
+	if forgotten(stream, testSession, stream.m.seq-1); stream.out.Close != CloseNone {
+		t.Error("given up on a stream, where a connection breaks instead")
 	}
 }

@@ -62,6 +62,11 @@
 //     intervals): probes every interval/8, at least 5 ms and at most 250 ms
 //     apart; the last one leaves a round trip before the deadline. A probe is
 //     answered at once, at most once per 2 ms.
+//   - Datagrams: HELLO is repeated at the pace of the probes: a client that has to
+//     be back within one timeout cannot wait an interval for each lost frame.
+//   - Datagrams: a watchdog that was restarted has no transport that could break.
+//     Its host answers beats of no session with a REFUSE; a silent conmgr that
+//     gets one dials at once, before the deadline.
 //   - Own pause: when the driver ran late by more than a quarter of the timeout,
 //     nobody is judged for that silence. Suspect, probe at once, and one full
 //     timeout from now.

@@ -68,7 +68,7 @@ func passive(t testing.TB, edit ...func(*Config)) *rig {
 		e(&cfg)
 	}
 	hello := r.helloFrame()
-	r.do(func() { r.m = NewPassive(cfg, testSession, &hello, r.now, &r.out) })
+	r.do(func() { r.m = NewPassive(&cfg, Opening{Session: testSession}, &hello, r.now, &r.out) })
 	return r
 }
 
@@ -152,6 +152,26 @@ func (r *rig) receive(f wire.Frame) {
 	r.do(func() { r.m.Receive(r.now, &f, &r.out) })
 }
 
+// nonce is that of the last HELLO.
+func (r *rig) nonce() wire.ID {
+	if r.m.shake == nil {
+		return r.helloFrame().Hello.Nonce
+	}
+	return r.m.shake.nonce
+}
+
+// snapshot copies a machine with what it points to.
+func snapshot(m *Machine) Machine {
+	s := *m
+	if m.shake != nil {
+		s.shake = new(*m.shake)
+	}
+	if m.dialer != nil {
+		s.dialer = new(*m.dialer)
+	}
+	return s
+}
+
 // next returns a frame of the peer in the present session.
 func (r *rig) next(typ wire.Type) wire.Frame {
 	r.peer++
@@ -187,13 +207,13 @@ func (r *rig) bye(kind wire.ByeKind) {
 
 func (r *rig) welcome() {
 	f := r.next(wire.TypeWelcome)
-	f.Welcome.Echo = r.m.nonce
+	f.Welcome.Echo = r.nonce()
 	r.receive(f)
 }
 
 func (r *rig) refuse() {
 	f := wire.Frame{Header: wire.Header{Type: wire.TypeRefuse}}
-	f.Refuse = wire.Refuse{Code: wire.CodeFull, Limit: 8, Echo: r.m.nonce}
+	f.Refuse = wire.Refuse{Code: wire.CodeFull, Limit: 8, Echo: r.nonce()}
 	r.receive(f)
 }
 

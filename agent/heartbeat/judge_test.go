@@ -172,6 +172,21 @@ func TestRepeatedWelcomeProvesNothing(t *testing.T) {
 	r.wantState(wire.StateUp)
 }
 
+// Who records the HELLO and sends it again must not put off the arming.
+func TestReplayedHelloDoesNothing(t *testing.T) {
+	r := passive(t) // sent: WELCOME 1, BEAT 2
+	hello := r.helloFrame()
+	r.receive(hello)
+	r.wantSent("")
+	r.beat()
+	r.receive(hello)
+	r.wantSent("")
+	r.wantState(wire.StateUp)
+	if got := r.m.Stats(); got.Received != 1 || got.Invalid != 2 {
+		t.Errorf("counts %+v", got)
+	}
+}
+
 func TestUnarmedGivesNoVerdict(t *testing.T) {
 	transitions(t, func(s situation, e event, r *rig, before Machine) {
 		if Armed(before.state) || Armed(r.m.State()) {

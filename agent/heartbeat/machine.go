@@ -18,7 +18,8 @@ const (
 	Passive             // watchdog: accepts, applies them
 )
 
-// Config is what a machine needs to know. All durations must be positive.
+// Config is what a machine needs to know. All durations must be positive. A
+// machine does not change it, so that Passive machines can share one.
 type Config struct {
 	Role     Role
 	Interval time.Duration // heartbeat_interval
@@ -38,9 +39,6 @@ type Config struct {
 
 	// Nonce returns a fresh nonce for each attempt. Active only.
 	Nonce func() wire.ID
-	// Key is the id of the key in use, zero without one. Welcome is the watchdog's
-	// half of what the session's keys are made of. Both Passive only; see SetKey.
-	Key, Welcome wire.ID
 	// Instance is the state that armed beats carry. The driver owns and changes
 	// it and calls Push then. Passive only.
 	Instance *wire.Instance
@@ -57,68 +55,94 @@ const (
 )
 
 // sentRing is how many send times are kept to measure the round trip.
-const sentRing = 16
+const sentRing = 4
+
+// handshake is what only the opening of a session needs.
+type handshake struct {
+	nonce   wire.ID               // HELLO's, of the present attempt
+	key     wire.ID               // id of the key in use, zero without one
+	welcome wire.ID               // Passive: WELCOME's own nonce
+	cookie  [wire.CookieSize]byte // Active on Datagram: what the watchdog asked for
+}
+
+// dialer is what only the end that dials needs.
+type dialer struct {
+	previous uint64        // id of the session before: HELLO's Resumes
+	retryAt  mono.Instant  // without a link: the next attempt
+	dialedAt mono.Instant  // last attempt
+	endedAt  mono.Instant  // last end of a session or attempt; zero for never
+	helloAt  mono.Instant  // Datagram: next repetition
+	peer     wire.Instance // what the watchdog told last
+}
 
 // Machine is one end of a heartbeat session. It is not safe for concurrent use.
-// The zero value is not usable; see [NewActive] and [NewPassive].
+// The zero value is not usable; see [NewActive] and [NewPassive]. A watchdog has
+// thousands: what only one end or one phase needs is behind a pointer.
 type Machine struct {
-	cfg   Config
-	state wire.State
-	why   wire.Reason // of the last change of state
-	link  link
+	cfg     *Config
+	shake   *handshake // nil once a Passive end is armed
+	*dialer            // nil on a Passive end
 
-	session  uint64
-	previous uint64                // id of the session before: HELLO's Resumes
-	nonce    wire.ID               // of the present attempt
-	cookie   [wire.CookieSize]byte // Active on Datagram: what the watchdog asked for
-	seq      uint64                // next to send
-	first    uint64                // sequence of this session's first BEAT
-	acked    bool                  // the peer has acknowledged one of our BEATs in this session
-	told     bool                  // Active: the instance state was heard in this session
-	eager    bool
-	stopped  bool
+	state   wire.State
+	why     wire.Reason // of the last change of state
+	link    link
+	acked   bool // the peer has acknowledged one of our BEATs in this session
+	told    bool // Active: the instance state was heard in this session
+	held    bool // the fuse held this silence once
+	eager   bool
+	stopped bool
+	signal  wire.Flags // Active: ours; Passive: the peer's
+
+	session uint64
+	seq     uint64 // next to send
+	first   uint64 // sequence of this session's first BEAT
 
 	heardSeq   uint64 // highest sequence received in this session
+	seen       uint64 // bit i: heardSeq-i was received
 	heardAt    mono.Instant
 	received   uint32 // frames received in this session
 	lost       uint32 // gaps in the peer's sequence in this session
 	lastValid  mono.Instant
 	pauseGuard mono.Instant // one timeout after the last own pause
 	lastAnswer mono.Instant
-	held       bool // the fuse held this silence once
 
 	deadline     mono.Instant // verdict, in armed states
 	lateAt       mono.Instant // Up turns Late
 	nextBeat     mono.Instant
 	nextProbe    mono.Instant
-	retryAt      mono.Instant // Active without a link
-	dialedAt     mono.Instant // last attempt
-	endedAt      mono.Instant // last end of a session or attempt; zero for never
 	attemptUntil mono.Instant // Never once acked
-	helloAt      mono.Instant // Datagram: next repetition
 
-	peer   wire.Instance // Active: what the watchdog told last
-	signal wire.Flags    // Active: ours; Passive: the peer's
-	sent   [sentRing]mono.Instant
-	stats  Stats
+	sent  [sentRing]uint32 // when, in microseconds, wrapped around
+	stats Stats
 }
 
 // NewActive returns conmgr's end of the relation to one instance. It wants to
 // dial at once.
 func NewActive(cfg Config, now mono.Instant) *Machine {
-	return &Machine{cfg: cfg, retryAt: now, attemptUntil: mono.Never, nextProbe: mono.Never}
+	return &Machine{
+		cfg: &cfg, shake: new(handshake), dialer: &dialer{retryAt: now},
+		attemptUntil: mono.Never, nextProbe: mono.Never,
+	}
+}
+
+// Opening is what the watchdog has decided about a session before it begins.
+type Opening struct {
+	Session uint64
+	Key     wire.ID // id of the key in use, zero without one
+	Nonce   wire.ID // the watchdog's half of what the session's keys are made of
 }
 
 // NewPassive returns the watchdog's end of a session that hello asked for and
-// that the caller has admitted, with the session id to use. WELCOME and a first
-// beat go to out.
-func NewPassive(cfg Config, session uint64, hello *wire.Frame, now mono.Instant, out *Output) *Machine {
+// that the caller has admitted. cfg stays the caller's and must not change.
+// WELCOME and a first beat go to out.
+func NewPassive(cfg *Config, o Opening, hello *wire.Frame, now mono.Instant, out *Output) *Machine {
 	m := &Machine{
 		cfg: cfg, state: wire.StateInit, why: wire.ReasonOpened, link: linkOpen,
-		session: session, nonce: hello.Hello.Nonce, seq: 1,
-		heardSeq: hello.Seq, heardAt: now, received: 1,
-		attemptUntil: now.Add(cfg.ConnectTimeout), nextProbe: mono.Never, retryAt: mono.Never,
+		session: o.Session, seq: 1,
+		shake:        &handshake{nonce: hello.Hello.Nonce, key: o.Key, welcome: o.Nonce},
+		attemptUntil: now.Add(cfg.ConnectTimeout), nextProbe: mono.Never,
 	}
+	m.begin(now, hello.Seq)
 	m.welcome(now, out)
 	m.first = m.seq
 	m.nextBeat = now.Add(cfg.Interval)
@@ -134,7 +158,9 @@ func (m *Machine) Next() mono.Instant {
 	next := m.attemptUntil
 	switch m.link {
 	case linkNone:
-		next = m.retryAt
+		if m.dialer != nil {
+			next = m.retryAt
+		}
 	case linkShaking:
 		if m.cfg.Datagram {
 			next = next.Min(m.helloAt)
@@ -165,7 +191,7 @@ func (m *Machine) Tick(now mono.Instant, out *Output) {
 	case m.link != linkNone && !now.Before(m.attemptUntil):
 		m.fail(now, wire.ReasonNoAnswer, out)
 		return
-	case m.link == linkNone && !now.Before(m.retryAt):
+	case m.link == linkNone && m.dialer != nil && !now.Before(m.retryAt):
 		m.dial(now, out)
 		return
 	}
@@ -222,8 +248,25 @@ func (m *Machine) Deadline() mono.Instant {
 	return m.deadline
 }
 
-// Instance returns the instance state heard last. Active only.
-func (m *Machine) Instance() wire.Instance { return m.peer }
+// Instance returns the instance state heard last, the zero value on a Passive end.
+func (m *Machine) Instance() (i wire.Instance) {
+	if m.dialer != nil {
+		i = m.peer
+	}
+	return i
+}
+
+// Config returns what the machine goes by; it must not be changed.
+func (m *Machine) Config() *Config { return m.cfg }
+
+// Nonce returns HELLO's nonce of the present attempt; zero on a Passive end that is
+// armed.
+func (m *Machine) Nonce() (nonce wire.ID) {
+	if m.shake != nil {
+		nonce = m.shake.nonce
+	}
+	return nonce
+}
 
 // Signals returns what the conmgr signals: an Active end's own, a Passive end's
 // as heard last.
@@ -233,7 +276,7 @@ func (m *Machine) Signals() wire.Flags { return m.signal }
 func (m *Machine) Stats() Stats { return m.stats }
 
 // SetKey sets the key id that the next HELLO names, zero for none. Active only.
-func (m *Machine) SetKey(id wire.ID) { m.cfg.Key = id }
+func (m *Machine) SetKey(id wire.ID) { m.shake.key = id }
 
 // SetEager makes an Active end without a session try again every interval
 // instead of every ConnectInterval: each try shows whether the host's kernel

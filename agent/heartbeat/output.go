@@ -70,7 +70,7 @@ func (c Change) Verdict() bool { return Armed(c.From) && !Armed(c.To) && !c.Own 
 type Stats struct {
 	RTT                  time.Duration // smoothed (RFC 6298 section 2), 0 while unknown
 	Sent, Received, Lost uint64        // frames; Lost counts gaps in the peer's sequence
-	Invalid              uint64        // frames dropped: stale, foreign session, bad in state
+	Invalid              uint32        // frames dropped: stale, foreign session, bad in state
 	PeerLost             uint32        // what the peer says it missed
 	Pauses, Holds        uint32        // own pauses noticed, fuses held
 }

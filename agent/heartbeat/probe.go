@@ -25,12 +25,17 @@ func (m *Machine) probe(now mono.Instant, out *Output) {
 	m.nextProbe = m.planProbe(now)
 }
 
+// askEvery is the pace of what wants an answer and may be lost.
+func (m *Machine) askEvery() time.Duration {
+	return min(max(m.cfg.Interval/8, probeMin), probeMax)
+}
+
 // planProbe returns when to ask again: an eighth of the interval later, but the
 // last question leaves a round trip before the deadline. No more than a quarter
 // of the timeout is left: a frame that sat in the queue of a paused end makes the
 // measured round trip arbitrarily long, and that must not silence the questions.
 func (m *Machine) planProbe(now mono.Instant) mono.Instant {
-	next := now.Add(min(max(m.cfg.Interval/8, probeMin), probeMax))
+	next := now.Add(m.askEvery())
 	last := m.deadline.Add(-min(m.stats.RTT, m.cfg.Timeout/4) - probeSlack)
 	switch {
 	case !next.After(last):
@@ -62,7 +67,8 @@ func (m *Machine) measure(now mono.Instant, b *wire.Beat) {
 	if b.Ack+sentRing < m.seq {
 		return // its send time is overwritten
 	}
-	rtt := now.Sub(m.sent[b.Ack%sentRing]) - time.Duration(b.AckDelayUS)*time.Microsecond
+	rtt := time.Duration(wrapped(now)-m.sent[b.Ack%sentRing]) * time.Microsecond
+	rtt -= time.Duration(b.AckDelayUS) * time.Microsecond
 	rtt = max(rtt, time.Microsecond)
 	if m.stats.RTT == 0 {
 		m.stats.RTT = rtt

@@ -22,7 +22,7 @@ func (m *Machine) Receive(now mono.Instant, f *wire.Frame, out *Output) {
 		case wire.TypeRefuse:
 			valid = m.onRefuse(now, f, out)
 		case wire.TypeBeat:
-			valid = m.fresh(f) && m.onBeat(now, f, out)
+			valid = m.fresh(f) && m.onBeat(now, f, out) || m.outOfOrder(f)
 		case wire.TypeBye:
 			valid = m.fresh(f) && m.onBye(now, f, out)
 		}
@@ -39,22 +39,44 @@ func (m *Machine) fresh(f *wire.Frame) bool {
 	return m.link == linkOpen && f.Session == m.session && f.Seq > m.heardSeq
 }
 
-// count keeps the books of the peer's sequence.
+// begin starts the books of the peer's sequence with the session's first frame.
+// What came before it counts as seen: nobody misses it.
+func (m *Machine) begin(now mono.Instant, seq uint64) {
+	m.heardSeq, m.heardAt, m.seen, m.received = seq, now, ^uint64(0), 1
+}
+
+// count keeps the books. A shift by 64 or more gives 0 in Go.
 func (m *Machine) count(now mono.Instant, seq uint64) {
-	gap := seq - m.heardSeq - 1
-	m.lost += saturate(int64(gap))
-	m.stats.Lost += gap
+	step := seq - m.heardSeq
+	m.lost += saturate(int64(step - 1))
+	m.stats.Lost += step - 1
 	m.received++
+	m.seen = m.seen<<step | 1
 	m.heardSeq, m.heardAt = seq, now
 }
 
-// onHello answers the repetition of the HELLO that made this session: the
-// WELCOME was lost.
-func (m *Machine) onHello(now mono.Instant, f *wire.Frame, out *Output) bool {
-	if m.cfg.Role != Passive || m.state != wire.StateInit || f.Hello.Nonce != m.nonce {
+// outOfOrder takes a frame off the lost ones that came behind a newer one. It
+// says nothing else: the peer sent it before a frame that was heard already.
+func (m *Machine) outOfOrder(f *wire.Frame) bool {
+	behind := m.heardSeq - f.Seq
+	if m.link != linkOpen || f.Session != m.session || f.Seq > m.heardSeq || behind >= 64 || m.seen>>behind&1 != 0 {
 		return false
 	}
-	m.heardSeq, m.heardAt = max(m.heardSeq, f.Seq), now
+	m.seen |= 1 << behind
+	m.received++
+	m.lost--
+	m.stats.Lost--
+	return true
+}
+
+// onHello answers the repetition of the HELLO that made this session: the
+// WELCOME was lost. The same HELLO again is no repetition: who replays it must
+// not put off what arms the session.
+func (m *Machine) onHello(now mono.Instant, f *wire.Frame, out *Output) bool {
+	if m.cfg.Role != Passive || m.state != wire.StateInit || f.Hello.Nonce != m.shake.nonce || f.Seq <= m.heardSeq {
+		return false
+	}
+	m.begin(now, f.Seq)
 	m.welcome(now, out)
 	m.first = m.seq // an acknowledgement of this WELCOME proves nothing
 	m.beat(now, wire.FlagProbe, out)
@@ -62,11 +84,11 @@ func (m *Machine) onHello(now mono.Instant, f *wire.Frame, out *Output) bool {
 }
 
 func (m *Machine) onWelcome(now mono.Instant, f *wire.Frame, out *Output) bool {
-	if m.link != linkShaking || f.Welcome.Echo != m.nonce || f.Session == 0 {
+	if m.link != linkShaking || f.Welcome.Echo != m.shake.nonce || f.Session == 0 {
 		return false
 	}
 	m.link, m.session, m.first, m.told = linkOpen, f.Session, m.seq, false
-	m.heardSeq, m.heardAt, m.received = f.Seq, now, 1
+	m.begin(now, f.Seq)
 	m.nextBeat = now.Add(m.cfg.Interval)
 	m.heard(now, out)
 	if Armed(m.state) {
@@ -79,21 +101,44 @@ func (m *Machine) onWelcome(now mono.Instant, f *wire.Frame, out *Output) bool {
 
 // onCookie repeats the HELLO with the cookie that proves the own address.
 func (m *Machine) onCookie(now mono.Instant, f *wire.Frame, out *Output) bool {
-	if m.link != linkShaking || f.Cookie.Echo != m.nonce || f.Cookie.Cookie == m.cookie {
+	if m.link != linkShaking || f.Cookie.Echo != m.shake.nonce || f.Cookie.Cookie == m.shake.cookie {
 		return false
 	}
-	m.cookie = f.Cookie.Cookie
+	m.shake.cookie = f.Cookie.Cookie
 	m.hello(now, out)
 	return true
 }
 
 func (m *Machine) onRefuse(now mono.Instant, f *wire.Frame, out *Output) bool {
-	if m.link != linkShaking || f.Refuse.Echo != m.nonce {
+	if f.Refuse.Code == wire.CodeSession {
+		return m.onForgotten(now, f, out)
+	}
+	if m.link != linkShaking || f.Refuse.Echo != m.shake.nonce {
 		return false
 	}
 	refused := f.Refuse
 	out.Refused = &refused
 	m.fail(now, wire.ReasonRefused, out)
+	return true
+}
+
+// forgottenWithin is how many frames ago the one was sent that a REFUSE with
+// CodeSession answers: more than are under way, also while probing.
+const forgottenWithin = 32
+
+// onForgotten takes the word of the watchdog's host that it has no such session:
+// on datagrams nothing else tells that the agent was restarted. The keys went with
+// the session, so nobody can prove it. It counts only while the watchdog is silent
+// anyway, for a frame that was sent lately, and no more than a transport that
+// broke: the relation dials anew and its deadline stays.
+func (m *Machine) onForgotten(now mono.Instant, f *wire.Frame, out *Output) bool {
+	session, seq := f.Refuse.Echoed()
+	if m.cfg.Role != Active || !m.cfg.Datagram || m.link != linkOpen || !m.doubtful() ||
+		session != m.session || seq >= m.seq || seq+forgottenWithin < m.seq {
+		return false
+	}
+	m.drop(CloseReset, out)
+	m.retryAt = max(now, m.dialedAt.Add(m.retryAfter()))
 	return true
 }
 
@@ -128,6 +173,9 @@ func (m *Machine) onAcked(now mono.Instant, out *Output) {
 		return
 	}
 	m.acked, m.attemptUntil = true, mono.Never
+	if m.cfg.Role == Passive {
+		m.shake = nil
+	}
 	if m.state == wire.StateInit {
 		m.become(now, wire.StateUp, wire.ReasonArmed, out)
 	}

@@ -13,20 +13,20 @@ import (
 // send completes f's header and appends it to out.
 func (m *Machine) send(now mono.Instant, f wire.Frame, out *Output) {
 	f.Session, f.Seq = m.session, m.seq
-	m.sent[m.seq%sentRing] = now
+	m.sent[m.seq%sentRing] = wrapped(now)
 	m.seq++
 	m.stats.Sent++
 	out.Frames = append(out.Frames, f)
 }
 
 func (m *Machine) hello(now mono.Instant, out *Output) {
-	m.helloAt = now.Add(m.cfg.Interval)
+	m.helloAt = now.Add(m.askEvery())
 	m.send(now, wire.Frame{
 		Header: wire.Header{Type: wire.TypeHello},
 		Hello: wire.Hello{
-			Conmgr: m.cfg.Self, Nonce: m.nonce,
+			Conmgr: m.cfg.Self, Nonce: m.shake.nonce,
 			IntervalMS: millis(m.cfg.Interval), TimeoutMS: millis(m.cfg.Timeout),
-			Incarnation: m.cfg.Incarnation, Resumes: m.previous, Key: m.cfg.Key, Cookie: m.cookie,
+			Incarnation: m.cfg.Incarnation, Resumes: m.previous, Key: m.shake.key, Cookie: m.shake.cookie,
 		},
 	}, out)
 }
@@ -35,8 +35,8 @@ func (m *Machine) welcome(now mono.Instant, out *Output) {
 	m.send(now, wire.Frame{
 		Header: wire.Header{Type: wire.TypeWelcome},
 		Welcome: wire.Welcome{
-			Watchdog: m.cfg.Self, Incarnation: m.cfg.Incarnation, Echo: m.nonce,
-			Nonce: m.cfg.Welcome, Key: m.cfg.Key,
+			Watchdog: m.cfg.Self, Incarnation: m.cfg.Incarnation, Echo: m.shake.nonce,
+			Nonce: m.shake.welcome, Key: m.shake.key,
 			IntervalMS: millis(m.cfg.Interval), TimeoutMS: millis(m.cfg.Timeout),
 		},
 	}, out)
@@ -64,6 +64,10 @@ func (m *Machine) beat(now mono.Instant, flags wire.Flags, out *Output) {
 	}
 	m.send(now, f, out)
 }
+
+// wrapped is an instant in microseconds as a counter that wraps around after 71
+// minutes, far longer than any round trip.
+func wrapped(i mono.Instant) uint32 { return uint32(int64(i) / int64(time.Microsecond)) }
 
 func millis(d time.Duration) uint32 { return saturate(d.Milliseconds()) }
 

@@ -15,9 +15,10 @@ type oracle struct {
 	until   mono.Instant // latest instant of a verdict
 	held    bool         // the fuse held this silence
 	session uint64
-	seq     uint64 // highest accepted in the session
-	armedIn uint64 // session that was Up last
-	leaving bool   // its daemon stops
+	seq     uint64          // highest accepted in the session
+	taken   map[uint64]bool // all accepted in the session
+	armedIn uint64          // session that was Up last
+	leaving bool            // its daemon stops
 
 	window   mono.Instant // frames are counted per interval
 	sent     int
@@ -64,12 +65,16 @@ func (e *end) noteSent(f *wire.Frame) {
 func (e *end) receive(now mono.Instant, f *wire.Frame) {
 	w := e.h.w
 	before := e.m.Stats().Received
-	session := e.m.Session()
+	session, valid := e.m.Session(), e.m.LastValid()
 	var changes []Change
 	e.step(func(out *Output) {
 		e.m.Receive(now, f, out)
 		if e.m.Stats().Received != before {
+			newer := f.Session != e.session || f.Seq > e.seq
 			e.accept(now, f, session)
+			if !newer && f.Type == wire.TypeBeat && (len(out.Frames) > 0 || e.m.LastValid() != valid) {
+				w.fail("%s: a frame behind a newer one did something", e)
+			}
 		}
 		changes = out.Changes
 	})
@@ -93,12 +98,19 @@ func (e *end) accept(now mono.Instant, f *wire.Frame, session uint64) {
 		if f.Session != session {
 			w.fail("%s: accepted a frame of session %x", e, f.Session)
 		}
-		if f.Session == e.session && f.Seq <= e.seq {
-			w.fail("%s: accepted sequence number %d after %d", e, f.Seq, e.seq)
+		if f.Session != e.session {
+			e.session, e.taken = f.Session, map[uint64]bool{}
+		} else if e.taken[f.Seq] {
+			w.fail("%s: accepted sequence number %d twice", e, f.Seq)
 		}
-		e.session, e.seq = f.Session, f.Seq
+		e.taken[f.Seq] = true
+		if f.Seq < e.seq {
+			w.tally.reordered++
+			return // says nothing that the newer one has not said
+		}
+		e.seq = f.Seq
 	case wire.TypeWelcome:
-		e.session, e.seq = f.Session, f.Seq
+		e.session, e.seq, e.taken = f.Session, f.Seq, map[uint64]bool{}
 	}
 	if f.Type == wire.TypeBeat {
 		if w.heardBy[f.Session] == nil {
@@ -138,6 +150,7 @@ func (e *end) noteChange(c Change) {
 	}
 	if c.To == wire.StateUp {
 		e.armedIn = e.m.Session()
+		e.checkSameKeys()
 	}
 	if !c.Verdict() {
 		return

@@ -15,6 +15,7 @@ func (w *world) planFaults() {
 	w.faultless = n == 0
 	w.healthyAt = w.now.Add(phase)
 	w.settledAt = w.healthyAt.Add(2*(w.connectInterval+w.connectTimeout) + 6*w.timeout)
+	w.planRotation(phase)
 	for range n {
 		begin := w.between(0, phase)
 		w.plan(epoch.Add(begin), func() { w.fault(phase - begin) })
@@ -45,7 +46,7 @@ func (w *world) fault(most time.Duration) {
 	l := w.links[w.rng.IntN(len(w.links))]
 	h := w.anyHost()
 	d := w.duration(most)
-	switch w.rng.IntN(11) {
+	switch w.rng.IntN(12) {
 	case 0, 1:
 		dir := w.rng.IntN(2)
 		l.loss[dir] = w.rng.Float64() * 0.5
@@ -82,6 +83,9 @@ func (w *world) fault(most time.Duration) {
 			w.say("fault: the connection of %d is reset on the way", l.conn.client.client)
 			c.reset()
 		}
+	case 11:
+		w.say("fault: the watchdog is full for %v", d)
+		w.watchdog.fullUntil = w.now.Add(d)
 	}
 }
 

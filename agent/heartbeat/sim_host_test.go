@@ -4,9 +4,11 @@ package heartbeat
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
+	"github.com/pgconmgr/pgconmgr/agent/key"
 	"github.com/pgconmgr/pgconmgr/agent/mono"
 	"github.com/pgconmgr/pgconmgr/agent/wire"
 )
@@ -19,6 +21,10 @@ type host struct {
 	side   int // 0 conmgr, 1 watchdog
 	client int
 	lives  uint64 // of the daemon
+
+	file, ring *key.Ring    // the key file, and what the daemon has loaded of it
+	cookies    *key.Cookies // watchdog's, of this life
+	fullUntil  mono.Instant // watchdog: no room for more sessions until then
 
 	up, crashed bool
 	pausedUntil mono.Instant
@@ -35,6 +41,7 @@ type end struct {
 	m      *Machine
 	conn   *conn
 	client int
+	proof
 	oracle
 }
 
@@ -44,6 +51,7 @@ func (h *host) start() {
 	h.up, h.crashed = true, false
 	h.lives++
 	h.due, h.wakeAt = mono.Never, mono.Never
+	h.ring, h.cookies = h.file, key.NewCookies([32]byte{byte(h.lives)})
 	h.w.say("%s starts", h.name)
 	if h.side == 0 {
 		e := &end{h: h, client: h.client}
@@ -59,12 +67,15 @@ func (h *host) config(role Role) Config {
 	return Config{
 		Role: role, Interval: w.interval, Timeout: w.timeout,
 		ConnectInterval: w.connectInterval, ConnectTimeout: w.connectTimeout, Datagram: w.datagram,
-		Self: wire.ID{byte(h.side), byte(h.client)}, Incarnation: h.lives, Instance: h.instance(),
-		Nonce: func() wire.ID {
-			return wire.ID{byte(w.rng.Uint32()), byte(w.rng.Uint32()), byte(w.rng.Uint32()), byte(h.client)}
-		},
+		Self: h.self(), Incarnation: h.lives, Instance: h.instance(),
+		Nonce: func() wire.ID { return w.nonce(byte(h.client)) },
 	}
 }
+
+func (h *host) self() wire.ID { return wire.ID{byte(h.side), byte(h.client)} }
+
+// addr is where the daemon's packets come from.
+func (h *host) addr() netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, byte(1 + h.client)}) }
 
 func (h *host) instance() *wire.Instance {
 	if h.side == 0 {
@@ -169,7 +180,7 @@ func (e *end) step(call func(*Output)) {
 	for i := range out.Frames {
 		e.noteSent(&out.Frames[i])
 		if e.conn != nil {
-			e.conn.send(e.h.side, e.h.w.encode(&out.Frames[i]))
+			e.conn.send(e.h.side, e.encode(&out.Frames[i]))
 		}
 	}
 	if out.Close != CloseNone && e.conn != nil {
@@ -194,43 +205,6 @@ func (e *end) replaceOlder() {
 			other.step(func(out *Output) { other.m.Replace(e.h.w.now, out) })
 		}
 	}
-}
-
-// frame takes bytes that came for the daemon.
-func (h *host) frame(now mono.Instant, c *conn, b []byte) {
-	var f wire.Frame
-	if err := wire.Parse(b, &f); err != nil {
-		h.w.fail("%s: %v", h.name, err)
-		return
-	}
-	if e := h.find(now, c, &f); e != nil {
-		e.receive(now, &f)
-	}
-}
-
-// find returns the machine that a frame is for; a HELLO may make one.
-func (h *host) find(now mono.Instant, c *conn, f *wire.Frame) *end {
-	if h.side == 0 || !h.w.datagram && c.ends[1] != nil {
-		if e := c.ends[h.side]; e != nil && e.conn == c {
-			return e
-		}
-		return nil
-	}
-	for _, e := range h.ends {
-		if e.client == c.client.client && (e.m.session == f.Session || f.Type == wire.TypeHello && e.m.nonce == f.Hello.Nonce) {
-			return e
-		}
-	}
-	if f.Type != wire.TypeHello {
-		return nil
-	}
-	e := &end{h: h, client: c.client.client, conn: c}
-	c.ends[1] = e
-	h.w.sessions++
-	h.ends = append(h.ends, e)
-	e.step(func(out *Output) { e.m = NewPassive(h.config(Passive), h.w.sessions, f, now, out) })
-	h.w.say("%s: accepted", e)
-	return nil
 }
 
 // restart ends the daemon and starts it again after d. Kind 0 is a kill, more

@@ -3,6 +3,7 @@
 package heartbeat
 
 import (
+	"net/netip"
 	"slices"
 
 	"github.com/pgconmgr/pgconmgr/agent/mono"
@@ -15,16 +16,19 @@ type conn struct {
 	w      *world
 	link   *path
 	client *host
-	open   [2]bool // the kernel has a socket
+	remote netip.AddrPort // the conmgr's address
+	open   [2]bool        // the kernel has a socket
 	ends   [2]*end
 	pipes  [2]*pipe // by direction; streams only
 }
 
 func (w *world) dial(h *host, e *end) *conn {
 	l := w.links[h.client]
-	c := &conn{w: w, link: l, client: h}
+	w.ports++
+	c := &conn{w: w, link: l, client: h, remote: netip.AddrPortFrom(h.addr(), w.ports)}
 	c.open[0], c.ends[0] = true, e
 	l.conn = c
+	e.choose()
 	if w.datagram {
 		c.open[1] = true
 		h.post(func(now mono.Instant) { c.connected(now) })
@@ -46,6 +50,8 @@ func (w *world) dial(h *host, e *end) *conn {
 	return c
 }
 
+func (c *conn) addr() netip.Addr { return c.remote.Addr() }
+
 func (c *conn) connected(now mono.Instant) {
 	if e := c.ends[0]; e != nil && e.conn == c {
 		e.step(func(out *Output) { e.m.Connected(now, out) })
@@ -61,10 +67,11 @@ func (c *conn) host(side int) *host {
 }
 
 // send takes a frame from a side to the other.
-func (c *conn) send(from int, b []byte) {
+func (c *conn) send(from int, p *packet) {
 	l := c.link
+	c.w.attacker.tap(c, from, p)
 	if !c.w.datagram {
-		c.pipes[from].push(func() { c.arrive(1-from, b) })
+		c.pipes[from].push(func() { c.arrive(1-from, p) })
 		return
 	}
 	for copies := 1; copies > 0; copies-- {
@@ -72,14 +79,14 @@ func (c *conn) send(from int, b []byte) {
 			copies++
 		}
 		if !c.w.chance(l.loss[from]) {
-			c.w.after(l.delay(), func() { c.arrive(1-from, b) })
+			c.w.after(l.delay(), func() { c.arrive(1-from, p) })
 		}
 	}
 }
 
 // arrive hands a frame to the kernel of a side. The kernel works while the
 // process is paused.
-func (c *conn) arrive(side int, b []byte) {
+func (c *conn) arrive(side int, p *packet) {
 	h := c.host(side)
 	switch {
 	case h.crashed || c.w.datagram && c.link.cuts[1-side] > 0:
@@ -89,7 +96,13 @@ func (c *conn) arrive(side int, b []byte) {
 	case !c.open[side]:
 		c.pipes[side].push(func() { c.broken(1 - side) })
 	default:
-		h.post(func(now mono.Instant) { h.frame(now, c, b) })
+		h.post(func(now mono.Instant) {
+			if p.by == 0 {
+				h.frame(now, c, p)
+				return
+			}
+			h.harmless(p, func() { h.frame(now, c, p) })
+		})
 	}
 }
 
@@ -178,12 +191,14 @@ func (p *pipe) resume() {
 	}
 }
 
-// encode checks what a machine sends and returns its bytes.
-func (w *world) encode(f *wire.Frame) []byte {
+// encode makes and checks the bytes of what a machine sends.
+func (e *end) encode(f *wire.Frame) *packet {
+	w := e.h.w
 	b := wire.Append(nil, f)
 	if len(b) > wire.MaxFrame {
 		w.fail("a %v of %d bytes", f.Type, len(b))
 	}
+	e.seal(b, f.Type)
 	w.tally.frames++
-	return b
+	return &packet{b: b, sent: &sent{conn: e.conn, side: e.h.side}}
 }

@@ -9,8 +9,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-
-	"github.com/pgconmgr/pgconmgr/agent/wire"
 )
 
 var (
@@ -59,14 +57,7 @@ func TestSim(t *testing.T) {
 	if seeds < 2000 || failed.Load() != 0 {
 		return
 	}
-	for _, why := range []wire.Reason{wire.ReasonTimeout, wire.ReasonDisconnect, wire.ReasonPeerDown, wire.ReasonStop, wire.ReasonRestart} {
-		if sum.verdicts[why] == 0 {
-			t.Errorf("no verdict for %v in all seeds: the simulation proves nothing about it", why)
-		}
-	}
-	if sum.pauses == 0 || sum.holds == 0 || sum.redialed == 0 {
-		t.Errorf("pauses, the fuse or redials never happened: %v", &sum)
-	}
+	sum.check(t)
 }
 
 // reportSeed runs one seed again, with its trace.

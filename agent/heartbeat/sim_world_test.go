@@ -6,7 +6,6 @@ import (
 	"container/heap"
 	"fmt"
 	"math/rand/v2"
-	"strings"
 	"time"
 
 	"github.com/pgconmgr/pgconmgr/agent/mono"
@@ -23,13 +22,16 @@ type world struct {
 
 	interval, timeout               time.Duration
 	connectInterval, connectTimeout time.Duration
-	datagram                        bool
+	datagram, keyed                 bool // without a key there is no UDP
 
 	clients  []*host
 	watchdog *host
 	links    []*path // one per client
 	sessions uint64  // last session id given
+	ports    uint16  // last port of a conmgr
 	heardBy  map[uint64]*[2]bool
+	attacker attacker
+	rotation rotation
 	inst     wire.Instance
 
 	healthyAt mono.Instant // all faults are over
@@ -95,34 +97,6 @@ func (w *world) chance(p float64) bool { return w.rng.Float64() < p }
 
 func pick[T any](w *world, of ...T) T { return of[w.rng.IntN(len(of))] }
 
-// tally counts what happened, to show that the simulation is worth its name.
-type tally struct {
-	frames, pauses, holds, armed, redialed int
-	verdicts                               [256]int // by reason
-}
-
-func (t *tally) add(o *tally) {
-	t.frames += o.frames
-	t.pauses += o.pauses
-	t.holds += o.holds
-	t.armed += o.armed
-	t.redialed += o.redialed
-	for i, n := range o.verdicts {
-		t.verdicts[i] += n
-	}
-}
-
-func (t *tally) String() string {
-	s := fmt.Sprintf("%d frames, %d own pauses, %d sessions armed, %d relations survived their transport, %d fuses held; verdicts:",
-		t.frames, t.pauses, t.armed, t.redialed, t.holds)
-	for why, n := range t.verdicts {
-		if n > 0 {
-			s += fmt.Sprintf(" %d %v,", n, wire.Reason(why))
-		}
-	}
-	return strings.TrimSuffix(s, ",")
-}
-
 // newWorld draws a world from the seed.
 func newWorld(seed uint64, tracing bool) *world {
 	w := &world{
@@ -135,23 +109,32 @@ func newWorld(seed uint64, tracing bool) *world {
 	w.connectInterval = w.between(w.timeout/5, w.timeout*3/2)
 	w.connectTimeout = w.between(w.timeout/2, w.timeout*3/2)
 	w.datagram = w.chance(0.5)
+	w.keyed = w.datagram || w.chance(0.5)
 	clients := 1
 	if w.chance(0.15) {
 		clients = 3 + w.rng.IntN(3)
 	}
-	w.say("seed %d: %d conmgrs, %v x %v, connect %v/%v, datagram %v",
-		seed, clients, w.interval, w.timeout, w.connectInterval, w.connectTimeout, w.datagram)
-	w.watchdog = &host{w: w, name: "watchdog", side: 1}
+	w.say("seed %d: %d conmgrs, %v x %v, connect %v/%v, datagram %v, keys %v",
+		seed, clients, w.interval, w.timeout, w.connectInterval, w.connectTimeout, w.datagram, w.keyed)
+	w.watchdog = &host{w: w, name: "watchdog", side: 1, file: w.firstKeys()}
 	w.watchdog.start()
 	for i := range clients {
 		w.links = append(w.links, &path{w: w})
-		h := &host{w: w, name: fmt.Sprintf("conmgr%d", i), client: i}
+		h := &host{w: w, name: fmt.Sprintf("conmgr%d", i), client: i, file: w.firstKeys()}
 		w.clients = append(w.clients, h)
 		w.after(w.between(0, w.interval), h.start)
 	}
 	w.planFaults()
 	w.planInstance()
+	w.planAttacks()
 	return w
+}
+
+func (w *world) hosts() []*host { return append([]*host{w.watchdog}, w.clients...) }
+
+// nonce draws a nonce; by tells whose it is.
+func (w *world) nonce(by byte) wire.ID {
+	return wire.ID{byte(w.rng.Uint32()), byte(w.rng.Uint32()), byte(w.rng.Uint32()), by}
 }
 
 // run lives through the whole agenda up to the end and checks the last word.

@@ -75,11 +75,12 @@ func (m *Machine) end(now mono.Instant, why wire.Reason, how Close, out *Output)
 	}
 	out.Changes = append(out.Changes, m.change(now, from, wire.StateDown, why))
 	m.drop(how, out)
-	m.endedAt = now
-	m.retryAt = now.Add(m.retryAfter())
 	if m.cfg.Role == Passive {
 		m.stopped = true
+		return
 	}
+	m.endedAt = now
+	m.retryAt = now.Add(m.retryAfter())
 }
 
 // drop lets go of the link.
@@ -87,7 +88,7 @@ func (m *Machine) drop(how Close, out *Output) {
 	if m.link != linkNone && how != CloseNone {
 		out.Close = how
 	}
-	if m.acked {
+	if m.acked && m.dialer != nil {
 		m.previous = m.session
 	}
 	m.link, m.session, m.acked = linkNone, 0, false
@@ -106,7 +107,7 @@ func (m *Machine) retryAfter() time.Duration {
 // fail ends an attempt that led to no armed session. A relation that is armed
 // stays so until its deadline.
 func (m *Machine) fail(now mono.Instant, why wire.Reason, out *Output) {
-	if !Armed(m.state) {
+	if m.cfg.Role == Passive || !Armed(m.state) {
 		m.end(now, why, CloseReset, out)
 		return
 	}

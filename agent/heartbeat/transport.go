@@ -32,7 +32,7 @@ func (m *Machine) Connected(now mono.Instant, out *Output) {
 	}
 	m.link = linkShaking
 	m.attemptUntil = m.dialedAt.Add(m.cfg.ConnectTimeout)
-	m.nonce, m.cookie = m.cfg.Nonce(), [wire.CookieSize]byte{}
+	m.shake.nonce, m.shake.cookie = m.cfg.Nonce(), [wire.CookieSize]byte{}
 	m.seq, m.heardSeq, m.received, m.lost = 1, 0, 0, 0
 	m.hello(now, out)
 }

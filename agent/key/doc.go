@@ -50,6 +50,11 @@
 //     HELLO's nonce, so that an old one fits nowhere. It is not sealed when the two
 //     have no key in common. An unsealed REFUSE is a hint for the log of a conmgr
 //     that has a key: it must not end the attempt, or anybody could.
+//   - REFUSE with CodeSession answers a BEAT of a session that the watchdog does not
+//     have, or not any more: it has no keys to seal it with. It holds the session id
+//     and the number of the BEAT, and a conmgr that hears the watchdog ignores it.
+//     The worst that one who reads the path reaches with it is that a conmgr that
+//     has heard nothing for 1.25 intervals dials anew; no deadline moves.
 //   - COOKIE comes before the watchdog has spent anything on the sender, so nobody
 //     can authenticate it. It holds the HELLO's nonce; the worst that one who reads
 //     the path reaches with it is another HELLO.

@@ -3,11 +3,9 @@
 package peer
 
 import (
-	"crypto/rand"
 	"errors"
 	"net/netip"
 	"slices"
-	"time"
 
 	"github.com/pgconmgr/pgconmgr/agent/heartbeat"
 	"github.com/pgconmgr/pgconmgr/agent/key"
@@ -69,7 +67,7 @@ func (h *halfOpen) frame(_ transport, raw []byte, f *wire.Frame, err error) {
 			return
 		}
 		h.leave()
-		ln.open(t, f, k, adm)
+		ln.open(t, t.remote, f, k, adm)
 	}
 }
 
@@ -106,66 +104,66 @@ func (ln *Listener) judge(raw []byte, f *wire.Frame, remote netip.AddrPort) (k *
 }
 
 // open makes a session of an admitted HELLO.
-func (ln *Listener) open(t transport, hello *wire.Frame, k *key.Key, adm Admission) {
-	cfg := heartbeat.Config{
-		Role:           heartbeat.Passive,
-		Interval:       time.Duration(hello.Hello.IntervalMS) * time.Millisecond,
-		Timeout:        time.Duration(hello.Hello.TimeoutMS) * time.Millisecond,
-		ConnectTimeout: ln.cfg.HandshakeTimeout,
-		Self:           ln.cfg.Self, Incarnation: ln.cfg.Incarnation,
-		Instance: &ln.instance,
+func (ln *Listener) open(t transport, remote netip.AddrPort, f *wire.Frame, k *key.Key, adm Admission) {
+	hello := &f.Hello
+	s := &Session{
+		handler: passive{ln}, transport: t, remote: remote,
+		id: ln.cfg.NewSession(), conmgr: hello.Conmgr, incarnation: hello.Incarnation, Protected: adm.Protected,
 	}
-	_, cfg.Datagram = t.(*endpoint)
-	s := ln.loop.newSession(cfg.Timeout, passive{ln})
-	s.transport, s.opened, s.hello, s.Protected = t, ln.loop.now, hello.Hello, adm.Protected
-	s.local, s.remote = t.addrs()
-	s.id = ln.cfg.NewSession()
+	opening := heartbeat.Opening{Session: s.id}
 	if k != nil {
-		_, _ = rand.Read(cfg.Welcome[:]) // never fails (crypto/rand)
-		cfg.Key = k.ID()
+		opening.Key, opening.Nonce = k.ID(), freshNonce()
 		s.key = k
 		s.keys = key.NewSession(key.Watchdog, k, key.Handshake{
-			Conmgr: hello.Hello.Conmgr, Watchdog: ln.cfg.Self,
-			HelloNonce: hello.Hello.Nonce, WelcomeNonce: cfg.Welcome, Session: s.id,
+			Conmgr: hello.Conmgr, Watchdog: ln.cfg.Self,
+			HelloNonce: hello.Nonce, WelcomeNonce: opening.Nonce, Session: s.id,
 		})
 	}
-	ln.sessions[s], ln.byID[s.id] = struct{}{}, s
-	if stream, ok := t.(*stream); ok {
-		setTCP(stream.fd, cfg.Timeout)
-		stream.owner = s
-	} else {
-		ln.shaking[s.remote] = s
+	cfg := ln.configs.take(timersOf(hello, t))
+	ln.byID[s.id], ln.unarmed[s] = s, struct{}{}
+	ln.byAddr[remote.Addr()] = append(ln.byAddr[remote.Addr()], s)
+	switch t := t.(type) {
+	case *stream:
+		setTCP(t.fd, cfg.Timeout)
+		t.owner = s
+	case *endpoint:
+		t.session = s
+		ln.shaking[remote] = s
 	}
-	s.step(func(out *heartbeat.Output) {
-		s.m = heartbeat.NewPassive(cfg, s.id, hello, ln.loop.now, out)
-	})
+	out := ln.loop.output()
+	s.begin(ln.loop, heartbeat.NewPassive(cfg, opening, f, ln.loop.now, out))
+	s.finish(out)
 	ln.boundShaking()
 }
 
 // boundShaking evicts the oldest session that is still shaking hands when there
 // are too many.
 func (ln *Listener) boundShaking() {
-	if len(ln.sessions)-ln.armed <= ln.cfg.HalfOpen {
+	if len(ln.unarmed) <= ln.cfg.HalfOpen {
 		return
 	}
 	var oldest *Session
-	for s := range ln.sessions {
-		if s.m.State() == wire.StateInit && (oldest == nil || s.opened.Before(oldest.opened)) {
+	for s := range ln.unarmed {
+		if oldest == nil || s.id < oldest.id {
 			oldest = s
 		}
 	}
-	if oldest != nil {
-		oldest.replace()
-	}
+	oldest.replace()
 }
 
+// counts includes, for the address, the sessions that are still shaking hands:
+// else many HELLOs at once could all be admitted and then be armed together, past
+// the bound. In the total they do not count: with HELLOs that he has read on the
+// path and sends again, a stranger could fill it up and keep a conmgr out that has
+// to begin anew. So the total may be exceeded by as many as may shake hands.
 func (ln *Listener) counts(addr netip.Addr, conmgr wire.ID) Counts {
 	c := Counts{Total: ln.armed}
 	for _, s := range ln.byAddr[addr] {
-		if s.hello.Conmgr == conmgr {
-			c.Total--
-		} else {
+		switch {
+		case s.conmgr != conmgr:
 			c.OfAddress++
+		case heartbeat.Armed(s.m.State()):
+			c.Total--
 		}
 	}
 	return c
@@ -173,22 +171,18 @@ func (ln *Listener) counts(addr netip.Addr, conmgr wire.ID) Counts {
 
 // account keeps the numbers of armed and silent sessions.
 func (ln *Listener) account(s *Session, c heartbeat.Change) {
-	addr := s.remote.Addr()
 	switch was, is := heartbeat.Armed(c.From), heartbeat.Armed(c.To); {
 	case is && !was:
 		ln.armed++
-		ln.byAddr[addr] = append(ln.byAddr[addr], s)
 	case was && !is:
 		ln.armed--
-		rest := slices.DeleteFunc(ln.byAddr[addr], func(o *Session) bool { return o == s })
-		ln.byAddr[addr] = rest
-		if len(rest) == 0 {
-			delete(ln.byAddr, addr)
-		}
 	}
 	ln.silent += silent(c.To) - silent(c.From)
-	if c.From == wire.StateInit && ln.shaking[s.remote] == s {
-		delete(ln.shaking, s.remote)
+	if c.From == wire.StateInit {
+		delete(ln.unarmed, s)
+		if ln.shaking[s.remote] == s {
+			delete(ln.shaking, s.remote)
+		}
 	}
 }
 
@@ -229,14 +223,23 @@ func (p passive) Broken(s *Session, err error) { p.ln.acceptor.Broken(s, err) }
 
 func (ln *Listener) replaceOlder(by *Session) {
 	for _, s := range slices.Clone(ln.byAddr[by.remote.Addr()]) {
-		if s != by && s.hello.Conmgr == by.hello.Conmgr {
+		if s != by && s.conmgr == by.conmgr && heartbeat.Armed(s.m.State()) {
 			s.replace()
 		}
 	}
 }
 
 func (ln *Listener) forget(s *Session) {
-	delete(ln.sessions, s)
+	if ln.byID[s.id] != s {
+		return
+	}
 	delete(ln.byID, s.id)
+	ln.configs.release(s.m.Config())
+	addr := s.remote.Addr()
+	rest := slices.DeleteFunc(ln.byAddr[addr], func(o *Session) bool { return o == s })
+	ln.byAddr[addr] = rest
+	if len(rest) == 0 {
+		delete(ln.byAddr, addr)
+	}
 	ln.loop.drop(s)
 }

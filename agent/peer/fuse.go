@@ -8,29 +8,26 @@ import (
 )
 
 // weighFuses holds the verdicts of a listener's silent sessions when too many of
-// them would die within one interval. It walks over the sessions only while
-// enough of them are silent.
+// them would die within one interval. It is called when a verdict is due, and walks
+// over the sessions only when enough of them are silent.
 func (l *Loop) weighFuses(now mono.Instant) {
 	for _, ln := range l.listeners {
-		if heartbeat.FuseBlows(ln.armed, ln.silent) && ln.verdictDue(now) {
+		if heartbeat.FuseBlows(ln.armed, ln.silent) {
 			ln.weighFuse(now)
 		}
 	}
 }
 
-func (ln *Listener) verdictDue(now mono.Instant) bool {
-	for s := range ln.sessions {
-		if !s.m.Deadline().After(now) {
-			return true
-		}
-	}
-	return false
+// verdictDue reports whether a timer is about to give a verdict of silence.
+func (t *Timer) verdictDue(now mono.Instant) bool {
+	s, ok := t.fire.(*Session)
+	return ok && !s.m.Deadline().After(now)
 }
 
 func (ln *Listener) weighFuse(now mono.Instant) {
 	armed := 0
 	var dying []*Session
-	for s := range ln.sessions {
+	for _, s := range ln.byID {
 		if heartbeat.Armed(s.m.State()) {
 			armed++
 		}
@@ -41,8 +38,10 @@ func (ln *Listener) weighFuse(now mono.Instant) {
 	if !heartbeat.FuseBlows(armed, len(dying)) {
 		return
 	}
-	ln.loop.log.Warn("fuse: too many sessions would end at once, holding the verdicts for one more timeout",
-		"silent", len(dying), "armed", armed)
+	if more, ok := ln.loop.fused.note(now); ok {
+		ln.loop.log.Warn("fuse: too many sessions would end at once, holding the verdicts for one more timeout",
+			"silent", len(dying), "armed", armed, "more_since_last", more)
+	}
 	for _, s := range dying {
 		s.step(func(out *heartbeat.Output) { s.m.Hold(now, out) })
 	}

@@ -13,8 +13,9 @@ import (
 	"github.com/pgconmgr/pgconmgr/agent/wire"
 )
 
-// Counts is what admission weighs: armed sessions without the ones that the
-// HELLO's own conmgr has.
+// Counts is what admission weighs: the armed sessions in total, and those of the
+// address, armed or shaking hands; without the ones that the HELLO's own conmgr
+// has at its address.
 type Counts struct {
 	Total     int
 	OfAddress int
@@ -50,7 +51,7 @@ type ListenStats struct {
 type ListenConfig struct {
 	Self        wire.ID
 	Incarnation uint64
-	// NewSession returns a session id that was never used before.
+	// NewSession returns a session id that was never used before; they rise.
 	NewSession func() uint64
 	// HandshakeTimeout bounds the time from accept to an armed session.
 	HandshakeTimeout time.Duration
@@ -71,14 +72,15 @@ type Listener struct {
 	ring     *key.Ring // nil: no key is required
 	cookies  *key.Cookies
 	stats    ListenStats
-	sessions map[*Session]struct{}
-	byID     map[uint64]*Session
-	shaking  map[netip.AddrPort]*Session // on UDP
-	byAddr   map[netip.Addr][]*Session   // the armed ones
-	armed    int                         // how many those are
-	silent   int                         // how many of those are late or suspect
-	half     []*halfOpen                 // oldest first
-	spare    int                         // descriptor kept for accepting when there are none left
+	byID     map[uint64]*Session // all of them
+	configs  configs
+	unarmed  map[*Session]struct{}       // still shaking hands
+	shaking  map[netip.AddrPort]*Session // those of them on UDP
+	byAddr   map[netip.Addr][]*Session
+	armed    int         // how many are armed
+	silent   int         // how many of those are late or suspect
+	half     []*halfOpen // oldest first
+	spare    int         // descriptor kept for accepting when there are none left
 }
 
 // Listen makes a listener without addresses; see [Listener.Add].
@@ -87,9 +89,12 @@ func (l *Loop) Listen(cfg ListenConfig, a Acceptor) *Listener {
 	_, _ = rand.Read(secret[:]) // never fails (crypto/rand)
 	ln := &Listener{
 		loop: l, cfg: cfg, acceptor: a, cookies: key.NewCookies(secret), spare: openSpare(),
-		sessions: map[*Session]struct{}{}, byID: map[uint64]*Session{},
-		byAddr: map[netip.Addr][]*Session{}, shaking: map[netip.AddrPort]*Session{},
+		byID: map[uint64]*Session{}, unarmed: map[*Session]struct{}{}, byAddr: map[netip.Addr][]*Session{}, shaking: map[netip.AddrPort]*Session{},
 	}
+	ln.configs = newConfigs(heartbeat.Config{
+		Role: heartbeat.Passive, ConnectTimeout: cfg.HandshakeTimeout,
+		Self: cfg.Self, Incarnation: cfg.Incarnation, Instance: &ln.instance,
+	})
 	l.listeners = append(l.listeners, ln)
 	return ln
 }
@@ -99,7 +104,7 @@ func (l *Loop) Listen(cfg ListenConfig, a Acceptor) *Listener {
 // Call SetAddrs after it: UDP is served with keys only.
 func (ln *Listener) SetRing(ring *key.Ring) {
 	ln.ring = ring
-	for s := range ln.sessions {
+	for _, s := range ln.byID {
 		if k := ring.Renew(s.key); k != nil && k.Allows(s.remote.Addr()) {
 			s.key = k
 			continue
@@ -119,7 +124,7 @@ func (ln *Listener) SetInstance(i wire.Instance) {
 	if old == i {
 		return
 	}
-	for s := range ln.sessions {
+	for _, s := range ln.byID {
 		s.step(func(out *heartbeat.Output) { s.m.Push(ln.loop.now, out) })
 	}
 }
@@ -127,7 +132,7 @@ func (ln *Listener) SetInstance(i wire.Instance) {
 // Sessions returns all sessions, armed or shaking hands, in no order.
 func (ln *Listener) Sessions() iter.Seq[*Session] {
 	return func(yield func(*Session) bool) {
-		for s := range ln.sessions {
+		for _, s := range ln.byID {
 			if !yield(s) {
 				return
 			}
@@ -140,7 +145,7 @@ func (ln *Listener) StopAll(kind wire.ByeKind) {
 	for len(ln.half) > 0 {
 		ln.half[0].evict()
 	}
-	for s := range ln.sessions {
+	for _, s := range ln.byID {
 		s.Stop(kind)
 	}
 	_ = ln.SetAddrs(nil) // after the goodbyes, which UDP sends through these sockets

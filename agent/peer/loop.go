@@ -8,14 +8,17 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"sync"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/pgconmgr/pgconmgr/agent/heartbeat"
 	"github.com/pgconmgr/pgconmgr/agent/mono"
 	"github.com/pgconmgr/pgconmgr/agent/mono/clock"
+	"github.com/pgconmgr/pgconmgr/agent/wire"
 )
 
 // eventBatch is how many ready sockets one epoll_wait returns at most.
@@ -41,11 +44,13 @@ type Loop struct {
 	wake   int // eventfd
 	timer  int // timerfd, CLOCK_BOOTTIME
 	now    mono.Instant
+	began  mono.Instant // the last pass
 	due    mono.Instant // what the timerfd is set to
 	gen    int32
 	fds    []registered // by descriptor
 	events []unix.EpollEvent
 	timers timerHeap
+	frame  wire.Frame // the one that is being received
 	rbuf   []byte
 	wbuf   []byte
 	outs   []*heartbeat.Output // free ones
@@ -53,11 +58,13 @@ type Loop struct {
 	received, outgoing *packets // UDP; nil until used
 	outgoingFD         int      // socket that outgoing is for
 
-	sessions  map[*Session]struct{}
+	sessions  []*Session
 	least     time.Duration // shortest timeout of all sessions, or less
 	stale     bool          // a session has left: least may be too short
 	listeners []*Listener
 	stall     *Timer
+	stood     pace // lines about lateness
+	fused     pace // lines about the fuse
 
 	mu     sync.Mutex // guards the following
 	posted []func()
@@ -74,7 +81,7 @@ func NewLoop(log *slog.Logger) (*Loop, error) {
 		now: clock.Now(), due: mono.Never, outgoingFD: -1,
 		events: make([]unix.EpollEvent, eventBatch),
 		rbuf:   make([]byte, 64<<10), wbuf: make([]byte, 0, 4<<10),
-		sessions: map[*Session]struct{}{}, least: forever,
+		least: forever,
 	}
 	if err := l.open(); err != nil {
 		l.close()
@@ -140,11 +147,13 @@ func (l *Loop) Do(fn func()) {
 func (l *Loop) Now() mono.Instant { return l.now }
 
 func (l *Loop) pass() error {
+	l.gather()
 	n, err := l.wait(-1)
 	if err != nil {
 		return err
 	}
 	start := clock.Now()
+	l.began = start
 	l.now = start
 	l.noteLateness(start)
 	for {
@@ -162,6 +171,38 @@ func (l *Loop) pass() error {
 	l.expire(start)
 	l.flushPackets()
 	return l.arm()
+}
+
+// Bounds of gathering.
+const (
+	gatherPerSession = 100 * time.Nanosecond
+	gatherLeast      = 200 * time.Microsecond // less is not worth a system call
+	gatherMost       = time.Millisecond
+)
+
+// gatherFor is how far apart the passes of a loop with many sessions are kept, so
+// that each finds several datagrams to read and several beats to send: a wake-up
+// costs more than a beat. It never reaches what a verdict may be late.
+func gatherFor(sessions int, shortest time.Duration) time.Duration {
+	d := min(time.Duration(sessions)*gatherPerSession, gatherMost, shortest/64)
+	if d < gatherLeast {
+		return 0
+	}
+	return d
+}
+
+// gather sleeps until the last pass is long enough ago.
+func (l *Loop) gather() {
+	d := gatherFor(len(l.sessions), l.least)
+	if d == 0 {
+		return
+	}
+	if rest := l.began.Add(d).Sub(clock.Now()); rest > 0 {
+		// So short that the scheduler is not told of it: it would look for other work
+		// and wake a thread each time. A signal that cuts it short does no harm.
+		ts := unix.NsecToTimespec(int64(rest))
+		_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
+	}
 }
 
 func (l *Loop) wait(ms int) (int, error) {
@@ -199,23 +240,25 @@ func (l *Loop) runPosted() {
 // an instant not after now waits for the next pass, so no timer can starve the
 // sockets.
 func (l *Loop) expire(now mono.Instant) {
-	l.weighFuses(now)
-	for range len(l.timers) {
-		t := l.timers.first()
-		if t == nil || t.at.After(now) {
+	weighed := false
+	for range len(l.timers) + 1 {
+		first := l.timers.first()
+		if first.at.After(now) {
 			return
 		}
-		l.timers.remove(t)
-		t.fire()
+		if !weighed && first.t.verdictDue(now) {
+			weighed = true
+			l.weighFuses(now)
+			continue
+		}
+		l.timers.remove(first.t)
+		first.t.fire.expired()
 	}
 }
 
 // arm sets the timerfd to the earliest timer.
 func (l *Loop) arm() error {
-	due := mono.Never
-	if t := l.timers.first(); t != nil {
-		due = t.at
-	}
+	due := l.timers.first().at
 	if due == l.due && due.After(clock.Now()) {
 		return nil
 	}
@@ -241,8 +284,11 @@ func (l *Loop) noteLateness(now mono.Instant) {
 	if late <= l.least/4 {
 		return
 	}
-	l.log.Warn("this process stood still: nobody is judged for that silence", "late", late.Round(time.Millisecond), "sessions", len(l.sessions))
-	for s := range l.sessions {
+	if more, ok := l.stood.note(now); ok {
+		l.log.Warn("this process stood still: nobody is judged for that silence",
+			"late", late.Round(time.Millisecond), "sessions", len(l.sessions), "more_since_last", more)
+	}
+	for _, s := range slices.Clone(l.sessions) {
 		s.step(func(out *heartbeat.Output) { s.m.Paused(now, late, out) })
 	}
 }
@@ -257,8 +303,8 @@ const stallLeast = 5 * time.Millisecond
 func (l *Loop) watchStall() {
 	if l.stale {
 		l.least, l.stale = forever, false
-		for s := range l.sessions {
-			l.least = min(l.least, s.timeout)
+		for _, s := range l.sessions {
+			l.least = min(l.least, s.timeout())
 		}
 	}
 	if len(l.sessions) > 0 {
@@ -268,15 +314,25 @@ func (l *Loop) watchStall() {
 
 // join and drop keep the set of sessions.
 func (l *Loop) join(s *Session) {
-	l.sessions[s] = struct{}{}
-	l.least = min(l.least, s.timeout)
-	l.watchStall()
+	s.slot = int32(len(l.sessions))
+	l.sessions = append(l.sessions, s)
+	if len(l.sessions) == 1 || s.timeout() < l.least {
+		l.least = min(l.least, s.timeout())
+		l.watchStall()
+	}
 }
 
 // drop forgets a session that has ended for good.
 func (l *Loop) drop(s *Session) {
 	s.timer.Stop()
-	delete(l.sessions, s)
+	if s.slot < 0 {
+		return
+	}
+	last := l.sessions[len(l.sessions)-1]
+	l.sessions[s.slot], last.slot = last, s.slot
+	l.sessions[len(l.sessions)-1] = nil
+	l.sessions = l.sessions[:len(l.sessions)-1]
+	s.slot = -1
 	l.stale = true
 }
 

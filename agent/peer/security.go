@@ -15,14 +15,13 @@ import (
 type security struct {
 	key    *key.Key    // nil without one
 	keys   key.Session // of the present session, once there is one
-	nonce  wire.ID     // HELLO's; Active only
 	forged uint64      // frames that were not the peer's
 }
 
 // freshNonce draws the nonce of the next attempt.
-func (s *Session) freshNonce() wire.ID {
-	_, _ = rand.Read(s.nonce[:]) // never fails (crypto/rand)
-	return s.nonce
+func freshNonce() (nonce wire.ID) {
+	_, _ = rand.Read(nonce[:]) // never fails (crypto/rand)
+	return nonce
 }
 
 // choose takes the key for the next attempt and returns its id, zero for none.
@@ -61,8 +60,9 @@ func (s *Session) open(raw []byte, f *wire.Frame) bool {
 	case wire.TypeCookie: // nobody can authenticate it; the nonce stands for it
 		ok = s.active != nil
 	case wire.TypeRefuse:
-		ok = s.key.OpenRefuse(raw)
-		if !ok && f.Refuse.Echo == s.nonce {
+		// That the watchdog has no such session it cannot prove; see the machine.
+		ok = s.active != nil && (f.Refuse.Code == wire.CodeSession || s.key.OpenRefuse(raw))
+		if !ok && s.active != nil && f.Refuse.Echo == s.m.Nonce() && !s.keys.Keyed() {
 			s.handler.Refused(s, f.Refuse, false)
 		}
 	case wire.TypeWelcome:
@@ -80,12 +80,12 @@ func (s *Session) open(raw []byte, f *wire.Frame) bool {
 // made with them.
 func (s *Session) openWelcome(raw []byte, f *wire.Frame) bool {
 	w := &f.Welcome
-	if s.active == nil || s.keys.Keyed() || w.Echo != s.nonce || w.Key != s.key.ID() {
+	if s.active == nil || s.keys.Keyed() || w.Echo != s.m.Nonce() || w.Key != s.key.ID() {
 		return false
 	}
 	keys := key.NewSession(key.Conmgr, s.key, key.Handshake{
 		Conmgr: s.active.Heartbeat.Self, Watchdog: w.Watchdog,
-		HelloNonce: s.nonce, WelcomeNonce: w.Nonce, Session: f.Session,
+		HelloNonce: w.Echo, WelcomeNonce: w.Nonce, Session: f.Session,
 	})
 	if keys.Accept(raw) != nil {
 		return false

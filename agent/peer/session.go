@@ -34,44 +34,66 @@ type Handler interface {
 }
 
 // Session is one heartbeat session: a machine and its transport. It is used on
-// the loop goroutine only.
+// the loop goroutine only. A watchdog has thousands, so it is one block of memory
+// with nothing in it that only the handshake needs.
 type Session struct {
-	loop      *Loop
-	m         *heartbeat.Machine
+	timer     Timer // when the machine wants to be called; its loop is the session's
 	handler   Handler
-	transport transport // nil while there is none
-	timer     *Timer
-	timeout   time.Duration
+	transport transport  // nil while there is none
+	active    *activeEnd // nil on a Passive end
+	m         heartbeat.Machine
 	security
 
 	remote netip.AddrPort
-	local  netip.AddrPort
+	slot   int32 // in Loop.sessions
+
+	// The following are for the Passive end only.
+
+	Protected   bool // never judged by the owner (beside slot, to take no room)
+	id          uint64
+	conmgr      wire.ID
+	incarnation uint64
+}
+
+// activeEnd is what only the end that dials needs.
+type activeEnd struct {
+	DialConfig
 	kernel mono.Instant // last sign of the host's kernel besides the open transport's
-
-	active *DialConfig // Active only
-
-	opened    mono.Instant // Passive only
-	hello     wire.Hello   // Passive only: what opened it
-	id        uint64       // Passive only
-	Protected bool         // Passive only: never judged by the owner
 }
 
-func (l *Loop) newSession(timeout time.Duration, h Handler) *Session {
-	s := &Session{loop: l, handler: h, timeout: timeout}
-	s.timer = l.NewTimer(s.expired)
+// noteKernel keeps a sign of life of the peer's kernel.
+func (s *Session) noteKernel(at mono.Instant) {
+	if s.active != nil {
+		s.active.kernel = max(s.active.kernel, at)
+	}
+}
+
+// begin takes the machine and lets the loop look after the session.
+func (s *Session) begin(l *Loop, m *heartbeat.Machine) {
+	s.m = *m
+	s.timer = Timer{loop: l, index: -1, fire: s}
 	l.join(s)
-	return s
 }
 
+func (s *Session) loop() *Loop { return s.timer.loop }
+
+// expired implements expirer.
 func (s *Session) expired() {
-	s.step(func(out *heartbeat.Output) { s.m.Tick(s.loop.now, out) })
+	s.step(func(out *heartbeat.Output) { s.m.Tick(s.loop().now, out) })
 }
+
+func (s *Session) timeout() time.Duration { return s.m.Config().Timeout }
 
 // step calls the machine and carries out what it asks for.
 func (s *Session) step(call func(*heartbeat.Output)) {
-	out := s.loop.output()
-	defer s.loop.release(out)
+	out := s.loop().output()
 	call(out)
+	s.finish(out)
+}
+
+// finish carries out what a call has asked for.
+func (s *Session) finish(out *heartbeat.Output) {
+	defer s.loop().release(out)
 	s.carryOut(out)
 	s.timer.Set(s.m.Next())
 }
@@ -79,7 +101,7 @@ func (s *Session) step(call func(*heartbeat.Output)) {
 func (s *Session) carryOut(out *heartbeat.Output) {
 	s.send(out.Frames)
 	if out.Close != heartbeat.CloseNone && s.transport != nil {
-		s.kernel = max(s.kernel, s.transport.kernelLife())
+		s.noteKernel(s.transport.kernelLife())
 		s.transport.close(out.Close == heartbeat.CloseReset)
 		s.transport = nil
 	}
@@ -101,13 +123,13 @@ func (s *Session) send(frames []wire.Frame) {
 	if s.transport == nil || len(frames) == 0 {
 		return
 	}
-	b := s.loop.wbuf[:0]
+	b := s.loop().wbuf[:0]
 	for i := range frames {
 		at := len(b) + wire.PrefixSize
 		b = wire.AppendPrefixed(b, &frames[i])
 		s.seal(b[at:], frames[i].Type)
 	}
-	s.loop.wbuf = b[:0]
+	s.loop().wbuf = b[:0]
 	s.transport.send(b, frames[len(frames)-1].Type == wire.TypeBye)
 }
 
@@ -117,12 +139,12 @@ func (s *Session) send(frames []wire.Frame) {
 func (s *Session) dial() {
 	t, err := s.connect()
 	if err != nil {
-		s.loop.Do(func() { s.broken(nil, err) })
+		s.loop().Do(func() { s.broken(nil, err) })
 		return
 	}
 	s.transport = t
 	if d, ok := t.(*datagram); ok {
-		s.loop.Do(func() { s.connected(d) })
+		s.loop().Do(func() { s.connected(d) })
 	}
 }
 
@@ -132,7 +154,7 @@ func (s *Session) connect() (transport, error) {
 	}
 	s.m.SetKey(s.choose(s.active.Key))
 	if !s.active.Heartbeat.Datagram {
-		t, err := s.loop.connect(s.remote, s.timeout, s)
+		t, err := s.loop().connect(s.active.Local, s.remote, s.timeout(), s)
 		if err != nil {
 			return nil, err
 		}
@@ -141,7 +163,7 @@ func (s *Session) connect() (transport, error) {
 	if s.key == nil {
 		return nil, errors.New("UDP needs a key: expected one in heartbeat_key_file")
 	}
-	d, err := s.loop.openDatagram(s.remote, s)
+	d, err := s.loop().openDatagram(s.active.Local, s.remote, s)
 	if err != nil {
 		return nil, err
 	}
@@ -152,11 +174,10 @@ func (s *Session) connected(t transport) {
 	if t != s.transport {
 		return
 	}
-	s.local, _ = t.addrs()
 	if _, tcp := t.(*stream); tcp {
-		s.kernel = s.loop.now
+		s.noteKernel(s.loop().now)
 	}
-	s.step(func(out *heartbeat.Output) { s.m.Connected(s.loop.now, out) })
+	s.step(func(out *heartbeat.Output) { s.m.Connected(s.loop().now, out) })
 }
 
 func (s *Session) frame(t transport, raw []byte, f *wire.Frame, err error) {
@@ -165,6 +186,10 @@ func (s *Session) frame(t transport, raw []byte, f *wire.Frame, err error) {
 	}
 	switch {
 	case errors.Is(err, wire.ErrVersion):
+		if s.keys.Keyed() {
+			s.forged++ // who has agreed on keys speaks our version
+			return
+		}
 		s.handler.Refused(s, wire.Refuse{Code: wire.CodeVersion, Limit: wire.Version}, s.key == nil)
 	case errors.Is(err, wire.ErrType):
 	case err != nil:
@@ -172,7 +197,18 @@ func (s *Session) frame(t transport, raw []byte, f *wire.Frame, err error) {
 			stream.fail(err) // the stream cannot be read any further
 		}
 	case s.open(raw, f):
-		s.step(func(out *heartbeat.Output) { s.m.Receive(s.loop.now, f, out) })
+		s.heardOn(t, f)
+		s.step(func(out *heartbeat.Output) { s.m.Receive(s.loop().now, f, out) })
+	}
+}
+
+// heardOn notes a sign of life on UDP, where the kernel tells none: a datagram
+// that was proven. Anybody can send one that was not, and nobody can prove a
+// COOKIE or that there is no such session.
+func (s *Session) heardOn(t transport, f *wire.Frame) {
+	unproven := f.Type == wire.TypeCookie || f.Type == wire.TypeRefuse && f.Refuse.Code == wire.CodeSession
+	if d, ok := t.(*datagram); ok && !unproven {
+		d.life = s.loop().now
 	}
 }
 
@@ -187,9 +223,9 @@ func (s *Session) broken(t transport, err error) {
 	s.handler.Broken(s, err)
 	s.step(func(out *heartbeat.Output) {
 		if givenUp(err) {
-			s.m.Lost(s.loop.now, out)
+			s.m.Lost(s.loop().now, out)
 		} else {
-			s.m.Broken(s.loop.now, out)
+			s.m.Broken(s.loop().now, out)
 		}
 	})
 }
@@ -209,19 +245,19 @@ func givenUp(err error) bool {
 // life: the host's own kernel sends it. An unreachable host or a timeout is none.
 func (s *Session) noteLife(t transport, err error) {
 	if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ECONNRESET) {
-		s.kernel = s.loop.now
+		s.noteKernel(s.loop().now)
 	}
-	s.kernel = max(s.kernel, t.kernelLife())
+	s.noteKernel(t.kernelLife())
 }
 
 // KernelLife returns when the kernel of the peer's host was heard last: an
 // acknowledged segment, a completed connect, a RST, or a datagram. Zero for never.
-// It costs at most one getsockopt.
+// It costs at most one getsockopt. Active only.
 func (s *Session) KernelLife() mono.Instant {
 	if s.transport != nil {
-		s.kernel = max(s.kernel, s.transport.kernelLife())
+		s.noteKernel(s.transport.kernelLife())
 	}
-	return s.kernel
+	return s.active.kernel
 }
 
 // SetAddr sets the address that the next attempt connects to.
@@ -235,32 +271,29 @@ func (s *Session) SetEager(eager bool) {
 
 // Signal sets the signals that beats carry. Active only.
 func (s *Session) Signal(signals wire.Flags) {
-	s.step(func(out *heartbeat.Output) { s.m.Signal(s.loop.now, signals, out) })
+	s.step(func(out *heartbeat.Output) { s.m.Signal(s.loop().now, signals, out) })
 }
 
 // Stop ends the session with a BYE; nothing follows.
 func (s *Session) Stop(kind wire.ByeKind) {
-	s.step(func(out *heartbeat.Output) { s.m.Stop(s.loop.now, kind, out) })
-	s.loop.drop(s)
+	s.step(func(out *heartbeat.Output) { s.m.Stop(s.loop().now, kind, out) })
+	s.loop().drop(s)
 }
 
 // replace ends a Passive session for a newer one of the same conmgr.
 func (s *Session) replace() {
-	s.step(func(out *heartbeat.Output) { s.m.Replace(s.loop.now, out) })
+	s.step(func(out *heartbeat.Output) { s.m.Replace(s.loop().now, out) })
 }
 
 // Machine returns the session's machine, to read from.
-func (s *Session) Machine() *heartbeat.Machine { return s.m }
+func (s *Session) Machine() *heartbeat.Machine { return &s.m }
 
 // Remote returns the peer's address; it is not valid before the first attempt.
 func (s *Session) Remote() netip.AddrPort { return s.remote }
 
-// Local returns the own address of the present or last transport.
-func (s *Session) Local() netip.AddrPort { return s.local }
-
-// Hello returns what opened the session: the conmgr's id, incarnation and
-// timers. Passive only.
-func (s *Session) Hello() wire.Hello { return s.hello }
+// Conmgr returns who opened the session: the conmgr's id, and the incarnation of
+// its process. Passive only.
+func (s *Session) Conmgr() (id wire.ID, incarnation uint64) { return s.conmgr, s.incarnation }
 
 // ID returns the session's id, also after its end. Passive only.
 func (s *Session) ID() uint64 { return s.id }
@@ -273,16 +306,18 @@ type DialConfig struct {
 	// Key returns the key to use for the next attempt, nil for none. It is called
 	// on the loop goroutine; nil means that there never is one.
 	Key func() *key.Key
+	// Local is the own address to connect from; the zero value leaves it to the
+	// routing table.
+	Local netip.Addr
 }
 
 // Dial starts an Active session to the watchdog at addr, which may be invalid
 // until SetAddr.
 func (l *Loop) Dial(cfg DialConfig, addr netip.AddrPort, h Handler) *Session {
 	cfg.Heartbeat.Role = heartbeat.Active
-	s := l.newSession(cfg.Heartbeat.Timeout, h)
-	cfg.Heartbeat.Nonce = s.freshNonce
-	s.active = &cfg
-	s.m, s.remote = heartbeat.NewActive(cfg.Heartbeat, l.now), addr
+	cfg.Heartbeat.Nonce = freshNonce
+	s := &Session{handler: h, active: &activeEnd{DialConfig: cfg}, remote: addr}
+	s.begin(l, heartbeat.NewActive(cfg.Heartbeat, l.now))
 	s.timer.Set(s.m.Next())
 	return s
 }

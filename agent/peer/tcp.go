@@ -28,7 +28,6 @@ type stream struct {
 	fd         int // -1 once closed
 	connecting bool
 	remote     netip.AddrPort
-	local      netip.AddrPort
 	partial    []byte       // start of a frame whose rest has not come
 	pending    []byte       // rest of what did not fit into the socket
 	finish     bool         // close once pending is out
@@ -37,14 +36,10 @@ type stream struct {
 }
 
 // connect starts a connection; owner.connected or owner.broken follows.
-func (l *Loop) connect(to netip.AddrPort, timeout time.Duration, o owner) (*stream, error) {
-	family := unix.AF_INET6
-	if to.Addr().Is4() {
-		family = unix.AF_INET
-	}
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+func (l *Loop) connect(from netip.Addr, to netip.AddrPort, timeout time.Duration, o owner) (*stream, error) {
+	fd, err := openSocket(unix.SOCK_STREAM, from, to)
 	if err != nil {
-		return nil, fmt.Errorf("create TCP socket: %w", err)
+		return nil, err
 	}
 	s := &stream{loop: l, owner: o, fd: fd, connecting: true, remote: to}
 	setTCP(fd, timeout)
@@ -59,9 +54,32 @@ func (l *Loop) connect(to netip.AddrPort, timeout time.Duration, o owner) (*stre
 	return s, nil
 }
 
+// openSocket makes a socket that will connect to an address, from an own address
+// when that is valid. The port is chosen with the connection (ip(7)), so that one
+// address can have more connections than ports.
+func openSocket(kind int, from netip.Addr, to netip.AddrPort) (fd int, err error) {
+	family := unix.AF_INET6
+	if to.Addr().Is4() {
+		family = unix.AF_INET
+	}
+	fd, err = unix.Socket(family, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("create socket to %s: %w", to, err)
+	}
+	if !from.IsValid() {
+		return fd, nil
+	}
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+	if err := unix.Bind(fd, sockaddr(netip.AddrPortFrom(from, 0))); err != nil {
+		_ = unix.Close(fd)
+		return -1, fmt.Errorf("bind to own address %s: %w", from, err)
+	}
+	return fd, nil
+}
+
 // adopt takes over an accepted connection.
 func (l *Loop) adopt(fd int, remote netip.AddrPort, o owner) (*stream, error) {
-	s := &stream{loop: l, owner: o, fd: fd, remote: remote, local: localAddr(fd)}
+	s := &stream{loop: l, owner: o, fd: fd, remote: remote}
 	if err := l.add(fd, s, unix.EPOLLIN|unix.EPOLLRDHUP); err != nil {
 		_ = unix.Close(fd)
 		return nil, err
@@ -105,7 +123,6 @@ func (s *stream) finishConnect() {
 		return
 	}
 	s.connecting = false
-	s.local = localAddr(s.fd)
 	s.loop.modify(s.fd, unix.EPOLLIN|unix.EPOLLRDHUP)
 	s.owner.connected(s)
 }
@@ -148,9 +165,8 @@ func (s *stream) deliver(b []byte) {
 			return
 		}
 		b = rest
-		var f wire.Frame
-		err = wire.Parse(raw, &f)
-		s.owner.frame(s, raw, &f, err)
+		err = wire.Parse(raw, &s.loop.frame)
+		s.owner.frame(s, raw, &s.loop.frame, err)
 	}
 }
 
@@ -255,8 +271,6 @@ func (s *stream) kernelLife() mono.Instant {
 	ago := time.Duration(min(info.Last_ack_recv, info.Last_data_recv)) * time.Millisecond
 	return clock.Now().Add(-ago)
 }
-
-func (s *stream) addrs() (local, remote netip.AddrPort) { return s.local, s.remote }
 
 func sockaddr(a netip.AddrPort) unix.Sockaddr {
 	if a.Addr().Is4() {

@@ -4,7 +4,6 @@ package peer
 
 import (
 	"encoding/binary"
-	"net/netip"
 
 	"github.com/pgconmgr/pgconmgr/agent/mono"
 	"github.com/pgconmgr/pgconmgr/agent/wire"
@@ -21,7 +20,6 @@ type transport interface {
 	close(reset bool)
 	// kernelLife returns when the peer's kernel was heard last, zero when unknown.
 	kernelLife() mono.Instant
-	addrs() (local, remote netip.AddrPort)
 }
 
 // owner is who a transport reports to. After broken the transport is closed.

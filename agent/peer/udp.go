@@ -21,29 +21,25 @@ const receiveBuffer = 4 << 20
 // datagram is conmgr's end of the UDP transport: a connected socket per session,
 // so that only the watchdog's address is heard and ICMP errors are told.
 type datagram struct {
-	loop          *Loop
-	owner         owner
-	fd            int
-	local, remote netip.AddrPort
-	life          mono.Instant
+	loop   *Loop
+	owner  owner
+	fd     int
+	remote netip.AddrPort
+	life   mono.Instant
 }
 
 // openDatagram makes a connected UDP socket; the caller tells the owner that it
 // is connected, which takes no time here.
-func (l *Loop) openDatagram(to netip.AddrPort, o owner) (*datagram, error) {
-	family := unix.AF_INET6
-	if to.Addr().Is4() {
-		family = unix.AF_INET
-	}
-	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_UDP)
+func (l *Loop) openDatagram(from netip.Addr, to netip.AddrPort, o owner) (*datagram, error) {
+	fd, err := openSocket(unix.SOCK_DGRAM, from, to)
 	if err != nil {
-		return nil, fmt.Errorf("create UDP socket: %w", err)
+		return nil, err
 	}
 	if err := unix.Connect(fd, sockaddr(to)); err != nil {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("connect to %s: %w", to, err)
 	}
-	d := &datagram{loop: l, owner: o, fd: fd, local: localAddr(fd), remote: to}
+	d := &datagram{loop: l, owner: o, fd: fd, remote: to}
 	if err := l.add(fd, d, unix.EPOLLIN); err != nil {
 		_ = unix.Close(fd)
 		return nil, err
@@ -65,10 +61,8 @@ func (d *datagram) ready(uint32) {
 			return
 		}
 		d.loop.now = clock.Now()
-		d.life = d.loop.now
-		var f wire.Frame
-		err = wire.Parse(buf[:n], &f)
-		d.owner.frame(d, buf[:n], &f, err)
+		err = wire.Parse(buf[:n], &d.loop.frame)
+		d.owner.frame(d, buf[:n], &d.loop.frame, err)
 	}
 }
 
@@ -96,26 +90,24 @@ func (d *datagram) close(bool) {
 
 func (d *datagram) kernelLife() mono.Instant { return d.life }
 
-func (d *datagram) addrs() (local, remote netip.AddrPort) { return d.local, d.remote }
-
 // helloLeast is the size of a HELLO of version 1 in bytes: what is shorter gets no
 // answer, so that no answer is longer than its question.
 const helloLeast = wire.HeaderSize + 104
 
 // packetSocket is one of the watchdog's UDP sockets; all its sessions share it.
 type packetSocket struct {
-	ln   *Listener
-	fd   int
-	addr netip.AddrPort
+	ln     *Listener
+	fd     int
+	addr   netip.AddrPort
+	locals map[netip.Addr]*netip.Addr // the addresses that sessions were asked at
 }
 
 // endpoint is the watchdog's end of the UDP transport of one session. It answers
 // from the address that it was asked at.
 type endpoint struct {
-	sock   *packetSocket
-	remote netip.AddrPort
-	local  netip.Addr
-	heard  mono.Instant
+	sock    *packetSocket
+	session *Session
+	local   *netip.Addr // one of sock.locals
 }
 
 func (ln *Listener) listenUDP(addr netip.AddrPort) (*packetSocket, error) {
@@ -176,25 +168,27 @@ func (s *packetSocket) ready(uint32) {
 // packet takes one datagram. What belongs to no session costs nothing but its
 // parsing, and a HELLO the cookie's check.
 func (s *packetSocket) packet(b []byte, from netip.AddrPort, to netip.Addr) {
-	var f wire.Frame
-	err := wire.Parse(b, &f)
+	f := &s.ln.loop.frame
+	err := wire.Parse(b, f)
 	switch {
 	case err == wire.ErrVersion && f.Type == wire.TypeHello && len(b) >= helloLeast:
 		s.ln.acceptor.TurnedAway(from, err)
-		s.refuse(&f, from, to, nil, wire.CodeVersion, wire.Version)
+		s.refuse(f.Hello.Nonce, from, to, nil, wire.CodeVersion, wire.Version)
 	case err != nil:
 		s.ln.stats.Malformed++
 	case f.Type == wire.TypeHello:
-		s.hello(b, &f, from, to)
+		s.hello(b, f, from, to)
 	default:
 		session := s.ln.byID[f.Session]
 		if session == nil || session.remote != from {
 			s.ln.stats.Foreign++
+			if session == nil && f.Type == wire.TypeBeat {
+				s.refuse(wire.EchoOf(&f.Header), from, to, nil, wire.CodeSession, 0)
+			}
 			return
 		}
 		if e, ok := session.transport.(*endpoint); ok {
-			e.heard = s.ln.loop.now
-			session.frame(e, b, &f, nil)
+			session.frame(e, b, f, nil)
 		}
 	}
 }
@@ -210,30 +204,43 @@ func (s *packetSocket) hello(b []byte, f *wire.Frame, from netip.AddrPort, to ne
 		}, from, to, nil)
 		return
 	}
-	if old := ln.shaking[from]; old != nil {
-		if old.hello.Nonce == f.Hello.Nonce {
-			old.frame(old.transport, b, f, nil) // the WELCOME was lost
-			return
-		}
-		old.replace()
+	old := ln.shaking[from]
+	if old != nil && old.m.Nonce() == f.Hello.Nonce {
+		old.frame(old.transport, b, f, nil) // the WELCOME was lost
+		return
 	}
 	k, code, limit, adm := ln.judge(b, f, from)
 	if code != 0 {
-		s.refuse(f, from, to, k, code, limit)
+		s.refuse(f.Hello.Nonce, from, to, k, code, limit)
 		return
 	}
-	ln.open(&endpoint{sock: s, remote: from, local: to, heard: ln.loop.now}, f, k, adm)
+	if old != nil { // only now: a cookie proves an address, but not a key
+		old.replace()
+	}
+	ln.open(&endpoint{sock: s, local: s.own(to)}, from, f, k, adm)
 }
 
-func (s *packetSocket) refuse(f *wire.Frame, from netip.AddrPort, to netip.Addr, k *key.Key, code wire.Code, limit uint32) {
+// own returns the one copy of an own address. A host has few, so they are kept as
+// long as the socket.
+func (s *packetSocket) own(addr netip.Addr) *netip.Addr {
+	if s.locals[addr] == nil {
+		if s.locals == nil {
+			s.locals = map[netip.Addr]*netip.Addr{}
+		}
+		s.locals[addr] = &addr
+	}
+	return s.locals[addr]
+}
+
+func (s *packetSocket) refuse(echo wire.ID, from netip.AddrPort, to netip.Addr, k *key.Key, code wire.Code, limit uint32) {
 	s.answer(&wire.Frame{
 		Header: wire.Header{Type: wire.TypeRefuse, Seq: 1},
-		Refuse: wire.Refuse{Code: code, Limit: limit, Echo: f.Hello.Nonce},
+		Refuse: wire.Refuse{Code: code, Limit: limit, Echo: echo},
 	}, from, to, k)
 }
 
 // answer sends one frame outside a session, sealed when there is a key. It is
-// never longer than the HELLO that it answers.
+// never longer than the HELLO or BEAT that it answers.
 func (s *packetSocket) answer(f *wire.Frame, to netip.AddrPort, from netip.Addr, k *key.Key) {
 	b := wire.Append(s.ln.loop.wbuf[:0], f)
 	if k != nil && f.Type == wire.TypeRefuse {
@@ -265,15 +272,12 @@ func (e *endpoint) send(frames []byte, _ bool) {
 	for len(frames) > 0 {
 		var frame []byte
 		frame, frames = nextFrame(frames)
-		e.sock.ln.loop.queue(e.sock.fd, frame, e.remote, e.local)
+		e.sock.ln.loop.queue(e.sock.fd, frame, e.session.remote, *e.local)
 	}
 }
 
 // close implements transport: there is no connection to end.
 func (e *endpoint) close(bool) {}
 
-func (e *endpoint) kernelLife() mono.Instant { return e.heard }
-
-func (e *endpoint) addrs() (local, remote netip.AddrPort) {
-	return netip.AddrPortFrom(e.local, e.sock.addr.Port()), e.remote
-}
+// kernelLife implements transport. Nobody asks a watchdog.
+func (e *endpoint) kernelLife() mono.Instant { return 0 }

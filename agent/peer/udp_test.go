@@ -10,7 +10,10 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/pgconmgr/pgconmgr/agent/key"
+	"github.com/pgconmgr/pgconmgr/agent/mono"
 	"github.com/pgconmgr/pgconmgr/agent/wire"
 )
 
@@ -82,7 +85,9 @@ func TestKeyedSession(t *testing.T) {
 		})
 		l.Do(func() { s.Stop(wire.ByeStop) })
 		eventually(t, "the BYE", func() bool { _, ok := dog.saw(wire.StateDown, wire.ReasonStop); return ok })
-		if n := on(l, func() int { return len(ln.sessions) + len(ln.byID) + len(ln.shaking) + len(ln.byAddr) }); n != 0 {
+		if n := on(l, func() int {
+			return len(ln.byID) + len(ln.configs.shared) + len(ln.unarmed) + len(ln.shaking) + len(ln.byAddr)
+		}); n != 0 {
 			t.Errorf("the listener still keeps %d entries of the session that ended", n)
 		}
 	})
@@ -170,11 +175,43 @@ func TestUDPAgentGone(t *testing.T) {
 	s := dialKeyed(manLoop, addr, 1, ring, true, &man)
 	armedBoth(t, &dog, &man)
 	dogLoop.Do(func() { _ = ln.SetAddrs(nil) }) // as the kernel does for a killed process
-	eventually(t, "late by disconnect", func() bool { _, ok := man.saw(wire.StateLate, wire.ReasonDisconnect); return ok })
-	life := on(manLoop, s.KernelLife)
-	late, _ := man.saw(wire.StateLate, wire.ReasonDisconnect)
-	if life.Before(late.LastValid) {
-		t.Errorf("the host's kernel was heard at %d, want after %d", life, late.LastValid)
+	eventually(t, "the refusal", func() bool {
+		man.mu.Lock()
+		defer man.mu.Unlock()
+		return slices.ContainsFunc(man.broken, func(err error) bool { return errors.Is(err, unix.ECONNREFUSED) })
+	})
+	life, last := on(manLoop, s.KernelLife), on(manLoop, s.Machine().LastValid)
+	if life.Before(last) {
+		t.Errorf("the host's kernel was heard at %d, want after %d", life, last)
+	}
+}
+
+// An agent that is back before anything was sent to it leaves no closed port
+// behind: conmgr learns from it that the session is gone, inside the timeout.
+func TestUDPAgentRestarted(t *testing.T) {
+	manLoop, dogLoop := startLoop(t), startLoop(t)
+	ring := mustRing(t, ringOld)
+	var dog, man recorder
+	ln, addr := serveKeyed(t, dogLoop, &dog, ring, "127.0.0.1")
+	s := dialKeyed(manLoop, addr, 1, ring, true, &man)
+	armedBoth(t, &dog, &man)
+	first := on(manLoop, func() uint64 { return s.Machine().Session() })
+	dogLoop.Do(func() {
+		for _, old := range ln.byID {
+			old.timer.Stop() // as if it never was
+		}
+		clear(ln.byID)
+		clear(ln.byAddr)
+		ln.armed, ln.silent = 0, 0
+	})
+	eventually(t, "another session", func() bool {
+		return on(manLoop, func() bool {
+			m := s.Machine()
+			return m.Session() != first && m.Session() != 0 && m.State() == wire.StateUp
+		})
+	})
+	if n := man.count(wire.StateDown); n != 0 {
+		t.Errorf("%d verdicts about an agent that was restarted, want none", n)
 	}
 }
 
@@ -209,6 +246,19 @@ func TestStrangersOnUDP(t *testing.T) {
 			t.Fatalf("answer of %d bytes: %v %v, want a COOKIE of at most %d", n, f.Type, err, len(question))
 		}
 	}
+	beat := wire.Frame{Header: wire.Header{Type: wire.TypeBeat, Session: 77, Seq: 5}}
+	question = wire.Append(nil, &beat)
+	if _, err := conn.Write(question); err != nil {
+		t.Fatal(err)
+	}
+	n, err := conn.Read(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var f wire.Frame
+	if err := wire.Parse(buf[:n], &f); err != nil || f.Refuse.Code != wire.CodeSession || f.Refuse.Echo != wire.EchoOf(&beat.Header) || n > len(question) {
+		t.Fatalf("answer of %d bytes to a BEAT of no session: %v %+v", n, err, f.Refuse)
+	}
 	for _, junk := range [][]byte{{}, {1}, make([]byte, 600), question[:60], append([]byte("xx"), question...)} {
 		if _, err := conn.Write(junk); err != nil {
 			t.Fatal(err)
@@ -217,7 +267,7 @@ func TestStrangersOnUDP(t *testing.T) {
 	eventually(t, "the junk is counted", func() bool {
 		return on(l, func() bool { return ln.stats.Malformed >= 5 && ln.stats.Cookies == 3 })
 	})
-	if n := on(l, func() int { return len(ln.sessions) + len(ln.shaking) }); n != 0 {
+	if n := on(l, func() int { return len(ln.byID) + len(ln.shaking) }); n != 0 {
 		t.Errorf("%d sessions kept for strangers, want none", n)
 	}
 }
@@ -231,7 +281,7 @@ func TestForgedFramesAreDropped(t *testing.T) {
 	s := dialKeyed(l, addr, 1, ring, true, &man)
 	armedBoth(t, &dog, &man)
 	forged := on(l, func() uint64 {
-		for d := range ln.sessions {
+		for _, d := range ln.byID {
 			bye := wire.Append(nil, &wire.Frame{
 				Header: wire.Header{Type: wire.TypeBye, Session: d.id, Seq: 1 << 40}, Bye: wire.Bye{Kind: wire.ByeStop},
 			})
@@ -251,6 +301,44 @@ func TestForgedFramesAreDropped(t *testing.T) {
 	})
 	if n := dog.count(wire.StateDown) + man.count(wire.StateDown); n != 0 {
 		t.Errorf("%d verdicts, want none", n)
+	}
+}
+
+// What anybody can send in the watchdog's name to a living session is no sign of
+// life of its host, and no refusal to tell.
+func TestForgedAnswersToConmgr(t *testing.T) {
+	l := startLoop(t)
+	ring := mustRing(t, ringOld)
+	var dog, man recorder
+	_, addr := serveKeyed(t, l, &dog, ring, "127.0.0.1")
+	s := dialKeyed(l, addr, 1, ring, true, &man)
+	armedBoth(t, &dog, &man)
+	forge := func(f wire.Frame, version byte) {
+		raw := wire.Append(nil, &f)
+		raw[2] = version
+		err := wire.Parse(raw, &f)
+		s.frame(s.transport, raw, &f, err) // as if it came from the right address
+	}
+	type seen struct {
+		life   mono.Instant
+		forged uint64
+	}
+	got := on(l, func() seen {
+		d := s.transport.(*datagram)
+		d.life = 0
+		forge(wire.Frame{Header: wire.Header{Type: wire.TypeRefuse}, Refuse: wire.Refuse{Code: wire.CodeKey, Echo: s.m.Nonce()}}, 1)
+		forge(wire.Frame{Header: wire.Header{Type: wire.TypeRefuse}, Refuse: wire.Refuse{Echo: s.m.Nonce()}}, 2)
+		forge(wire.Frame{Header: wire.Header{Type: wire.TypeBeat, Session: s.m.Session(), Seq: 1 << 40}}, 1)
+		forge(wire.Frame{Header: wire.Header{Type: wire.TypeCookie}, Cookie: wire.Cookie{Echo: s.m.Nonce()}}, 1)
+		return seen{d.life, s.forged}
+	})
+	if want := (seen{0, 3}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	man.mu.Lock()
+	defer man.mu.Unlock()
+	if len(man.hinted)+len(man.refused) != 0 {
+		t.Errorf("told of refusals %v %v, want none", man.hinted, man.refused)
 	}
 }
 
@@ -277,16 +365,19 @@ func TestForgedRepetitionOfHello(t *testing.T) {
 		t.Fatal(err)
 	}
 	figures := func() (invalid, received uint64) {
-		for s := range ln.sessions {
+		for _, s := range ln.byID {
 			return s.forged, s.Machine().Stats().Received
 		}
 		return 0, 0
 	}
-	eventually(t, "the session", func() bool { return on(l, func() int { return len(ln.sessions) }) == 1 })
+	eventually(t, "the session", func() bool { return on(l, func() int { return len(ln.byID) }) == 1 })
+	other := hello // another attempt from the same address, with a cookie but no key
+	other.Hello.Nonce = wire.ID{3}
+	other.Hello.Cookie = on(l, func() [wire.CookieSize]byte { return ln.cookies.Make(from, other.Hello.Nonce, l.now) })
 	hello.Seq = 1 << 40
-	forged := wire.Append(nil, &hello)
-	forged[wire.OffsetAuth] = 1
-	for range 2 {
+	for _, f := range []*wire.Frame{&other, &hello, &hello} {
+		forged := wire.Append(nil, f)
+		forged[wire.OffsetAuth] = 1
 		if _, err := conn.Write(forged); err != nil {
 			t.Fatal(err)
 		}
@@ -294,7 +385,10 @@ func TestForgedRepetitionOfHello(t *testing.T) {
 	eventually(t, "the forged repetitions are dropped", func() bool {
 		return on(l, func() bool { dropped, received := figures(); return dropped == 2 && received == 0 })
 	})
-	if _, err := conn.Write(sealed); err != nil {
+	hello.Seq = 2
+	repeated := wire.Append(nil, &hello)
+	ring.First().SealHello(repeated)
+	if _, err := conn.Write(repeated); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the true repetition is answered", func() bool {

@@ -57,12 +57,26 @@ const (
 	CodeVersion    Code = 1 // Limit: the version we speak
 	CodeFull       Code = 2 // Limit: watchdog.max_heartbeat_connections
 	CodeInterval   Code = 3 // Limit: watchdog.min_heartbeat_interval in ms
-	CodeTimeout    Code = 4 // Limit: watchdog.max_heartbeat_timeout in ms
+	CodeTimeout    Code = 4 // Limit: watchdog.max_heartbeat_timeout in ms, or the shortest one
 	CodeAddress    Code = 5 // not in watchdog.clients
 	CodePerAddress Code = 6 // Limit: sessions per address
 	CodeKey        Code = 7 // a key is required, or this one is not known
 	CodeStopping   Code = 8 // the watchdog is going down
+	CodeSession    Code = 9 // UDP, answers a BEAT: no such session here; Echo is EchoOf the BEAT
 )
+
+// EchoOf returns what the answer to a frame that is no HELLO has for a nonce: the
+// session id and the sequence number of that frame.
+func EchoOf(h *Header) (echo ID) {
+	binary.BigEndian.PutUint64(echo[:], h.Session)
+	binary.BigEndian.PutUint64(echo[8:], h.Seq)
+	return echo
+}
+
+// Echoed takes apart what [EchoOf] has made.
+func (r *Refuse) Echoed() (session, seq uint64) {
+	return binary.BigEndian.Uint64(r.Echo[:]), binary.BigEndian.Uint64(r.Echo[8:])
+}
 
 // Refuse answers a HELLO that is not accepted.
 type Refuse struct {

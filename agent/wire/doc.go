@@ -30,7 +30,8 @@
 //	BEAT      ack 0/8 · ack delay µs 8/4 · lost 12/4 · received 16/4 · state 20/1 ·
 //	          reason 21/1 · reserved 22/2 [· instance 24/48 when flag State is set]
 //	BYE       kind 0/1 · reserved 1/3
-//	REFUSE    code 0/2 · reserved 2/2 · limit 4/4 · nonce of the HELLO 8/16
+//	REFUSE    code 0/2 · reserved 2/2 · limit 4/4 · nonce of the HELLO 8/16, or
+//	          session id and sequence number of a BEAT of no session (UDP only)
 //	COOKIE    cookie 0/32 · nonce of the HELLO 32/16               (UDP only)
 //	REGISTER  count 0/2 · reserved 2/2 · entries of port 2, reserved 2, pid 4
 //

@@ -276,3 +276,13 @@ func TestNothingAllocates(t *testing.T) {
 		t.Errorf("refusing garbage allocates %v times", n)
 	}
 }
+
+func TestEchoOf(t *testing.T) {
+	r := Refuse{Code: CodeSession, Echo: EchoOf(&Header{Session: 0x0102030405060708, Seq: 0x1112131415161718})}
+	if want := (ID{1, 2, 3, 4, 5, 6, 7, 8, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18}); r.Echo != want {
+		t.Errorf("echo %x, want %x", r.Echo, want)
+	}
+	if session, seq := r.Echoed(); session != 0x0102030405060708 || seq != 0x1112131415161718 {
+		t.Errorf("session %x, number %x", session, seq)
+	}
+}

@@ -149,7 +149,7 @@ func launch(e env, d *conmgr.Directory, o options, path string) int {
 func (c *daemon) explain(e env, d *conmgr.Directory) int {
 	fail(e, fmt.Errorf("conmgr ended (%s); these are the last lines of %s", c.cmd.ProcessState, d.LogPath()))
 	for _, line := range tail(d.LogPath(), c.log) {
-		fmt.Fprintln(e.stderr, "  "+printable(line))
+		fmt.Fprintln(e.stderr, "  "+cli.Printable(line))
 	}
 	return cli.ExitFailure
 }
@@ -275,7 +275,7 @@ func describe(t *table, row int) string {
 	if why := t.text(row, "why"); why != "" {
 		line += ": " + why
 	}
-	return printable(line)
+	return cli.Printable(line)
 }
 
 // place is the name of an instance, or its address when it has none.

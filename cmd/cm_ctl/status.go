@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/pgconmgr/pgconmgr/cmd/internal/cli"
@@ -129,7 +128,7 @@ func format(b block, t *table) string {
 	for i := range t.rows {
 		var line []string
 		for _, c := range b.columns {
-			field := printable(t.text(i, c.name))
+			field := cli.Printable(t.text(i, c.name))
 			if field == "" {
 				field = "-"
 			}
@@ -156,16 +155,6 @@ func align(lines [][]string) string {
 		out.WriteString(strings.TrimRight(row.String(), " ") + "\n")
 	}
 	return out.String()
-}
-
-// printable keeps what came from elsewhere from steering the terminal.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return '?'
-	}, s)
 }
 
 // printJSON prints one object with a key per block; conmgr_status is an object,

@@ -28,6 +28,8 @@ type row struct {
 	// Variants that the row leaves out: over IPv6, at whole seconds, and over UDP
 	// because it is about a connection, which UDP does not have.
 	v4Only, fastOnly, tcpOnly bool
+	// udpOnly says that every variant is over UDP: the row loses frames.
+	udpOnly bool
 }
 
 // setup says what world a row runs in.
@@ -35,6 +37,8 @@ type setup struct {
 	interval, timeout time.Duration
 	v6                bool
 	udp               bool              // heartbeats over UDP, with a key
+	keyed             bool              // with a key over TCP too
+	stolen            bool              // the attacker holds the key
 	hosts             []string          // besides client, db1, db2
 	noStandby         bool              // db2 has no instance
 	agents            map[string]string // watchdog.* of both agents
@@ -48,6 +52,8 @@ type setup struct {
 	away              time.Duration     // how long the row leaves something away
 	policyOff         bool              // the row's policies are the defaults
 	stopMode          string            // of cm_ctl stop, instead of the row's own
+	worsePath         bool              // see the rows of bad paths
+	unanswered        bool              // probes get no answer; see dropAnswers
 	// impatient bounds every expectation, for variants that must fail.
 	impatient time.Duration
 }
@@ -77,7 +83,7 @@ func prove(t *testing.T, r row) {
 	if !r.v4Only {
 		variants = append(variants, variant{"100ms-v6", func(s *setup) { s.v6 = true }})
 	}
-	if !r.tcpOnly {
+	if !r.tcpOnly && !r.udpOnly {
 		variants = append(variants, variant{"udp", func(s *setup) { s.udp = true }})
 	}
 	if !r.fastOnly {
@@ -87,6 +93,7 @@ func prove(t *testing.T, r row) {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()
 			s := fast()
+			s.udp = r.udpOnly
 			v.change(&s)
 			if r.with != nil {
 				r.with(&s)
@@ -99,6 +106,7 @@ func prove(t *testing.T, r row) {
 	t.Run("off", func(t *testing.T) {
 		t.Parallel()
 		s := fast()
+		s.udp = r.udpOnly
 		if r.with != nil {
 			r.with(&s)
 		}
@@ -122,10 +130,10 @@ func runRow(t *testing.T, r row, s setup, variant string) (why string) {
 	defer func() {
 		switch x := recover().(type) {
 		case nil:
-			results.add(r.name, variant, outcome, w.measured)
+			results.add(r.name, variant, outcome, w)
 		case failed:
 			why = x.why
-			results.add(r.name, variant, "failed: "+why, w.measured)
+			results.add(r.name, variant, "failed: "+why, w)
 		default:
 			panic(x)
 		}
@@ -139,19 +147,29 @@ func runRow(t *testing.T, r row, s setup, variant string) (why string) {
 var results resultList
 
 type resultList struct {
-	mu    sync.Mutex // guards the following
-	lines []resultLine
+	mu     sync.Mutex // guards the following
+	lines  []resultLine
+	others []string // lines of another summary
+}
+
+// takeOver adds a line of the summary of a virtual machine.
+func (l *resultList) takeOver(line string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.others = append(l.others, line)
 }
 
 type resultLine struct {
 	row, variant, outcome string
 	measured              map[string]time.Duration
+	figures               map[string]string
+	counted               map[string]uint64
 }
 
-func (l *resultList) add(row, variant, outcome string, measured map[string]time.Duration) {
+func (l *resultList) add(row, variant, outcome string, w *world) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.lines = append(l.lines, resultLine{row, variant, outcome, measured})
+	l.lines = append(l.lines, resultLine{row, variant, outcome, w.measured, w.figures, w.counted})
 }
 
 func (l *resultList) print() {
@@ -168,7 +186,16 @@ func (l *resultList) print() {
 		for _, what := range slices.Sorted(maps.Keys(r.measured)) {
 			text += fmt.Sprintf("; %s %.1f ms", what, r.measured[what].Seconds()*1000)
 		}
+		for _, what := range slices.Sorted(maps.Keys(r.figures)) {
+			text += fmt.Sprintf("; %s %s", what, r.figures[what])
+		}
+		for _, what := range slices.Sorted(maps.Keys(r.counted)) {
+			text += fmt.Sprintf("; %d %s", r.counted[what], what)
+		}
 		fmt.Printf("%-22s %-9s %s\n", r.row, r.variant, text)
+	}
+	for _, line := range l.others {
+		fmt.Println(line)
 	}
 }
 

@@ -3,15 +3,10 @@
 package e2e
 
 import (
-	"cmp"
-	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
-	"syscall"
 	"testing"
 	"time"
 
@@ -45,11 +40,16 @@ type world struct {
 	cm               *agenttest.Conmgr
 	captures         map[*agenttest.Host]*agenttest.Capture
 	measured         map[string]time.Duration
+	figures          map[string]string
+	counted          map[string]uint64
 }
 
 func newWorld(t *testing.T, s setup) *world {
 	t.Helper()
-	w := &world{T: t, setup: s, measured: map[string]time.Duration{}, captures: map[*agenttest.Host]*agenttest.Capture{}}
+	w := &world{
+		T: t, setup: s, captures: map[*agenttest.Host]*agenttest.Capture{},
+		measured: map[string]time.Duration{}, figures: map[string]string{}, counted: map[string]uint64{},
+	}
 	w.lab = agenttest.MustLab(t, append([]string{"client", "db1", "db2"}, s.hosts...)...)
 	w.client, w.db1, w.db2 = w.lab.Host("client"), w.lab.Host("db1"), w.lab.Host("db2")
 	for _, h := range w.lab.Hosts() {
@@ -88,7 +88,7 @@ func (w *world) startInstances() {
 func (w *world) startAgent(p *agenttest.Postgres) *agenttest.Process {
 	w.Helper()
 	o := w.agentOptions
-	if w.udp {
+	if w.udp || w.keyed {
 		o.Args = append(slices.Clone(o.Args), "--key-file", w.keyFile(p.Host, o.User))
 	}
 	o.Conf = w.agents
@@ -97,24 +97,12 @@ func (w *world) startAgent(p *agenttest.Postgres) *agenttest.Process {
 	return process
 }
 
-// worldKey is the key that all hosts of a world share.
-const worldKey = "lab 8f0c3a5d7e91b2466c1f0e9d8c7b6a5948372615f0e1d2c3b4a5968778695a4b\n"
-
-// keyFile writes the key to a file on a host that only the given system user can
-// read, and returns its path.
+// keyFile returns a file with the world's key on a host that only the given
+// system user can read.
 func (w *world) keyFile(h *agenttest.Host, owner string) string {
 	w.Helper()
-	dir, err := h.Mkdir(owner, "key-"+cmp.Or(owner, "root"))
-	path := filepath.Join(dir, "heartbeat.key")
-	if errors.Is(err, os.ErrExist) {
-		return filepath.Join(w.lab.Dir, h.Name, "key-"+cmp.Or(owner, "root"), "heartbeat.key")
-	}
+	path, err := h.KeyFile(owner)
 	w.must(err)
-	w.must(os.WriteFile(path, []byte(worldKey), 0o600))
-	info, err := os.Stat(dir)
-	w.must(err)
-	st := info.Sys().(*syscall.Stat_t)
-	w.must(os.Chown(path, int(st.Uid), int(st.Gid)))
 	return path
 }
 
@@ -155,6 +143,8 @@ func (w *world) conmgrParams(h *agenttest.Host, change map[string]string) map[st
 	}
 	if w.udp {
 		params["heartbeat_transport"] = "udp"
+	}
+	if w.udp || w.keyed {
 		params["heartbeat_key_file"] = "'" + w.keyFile(h, "nobody") + "'"
 	}
 	maps.Copy(params, w.setup.conmgr)
@@ -232,6 +222,14 @@ func (w *world) expectNever(what string, during time.Duration, is func() bool) {
 
 // measure notes a figure for the summary.
 func (w *world) measure(what string, d time.Duration) { w.measured[what] = d }
+
+// figure notes one that is no time.
+func (w *world) figure(what, format string, args ...any) {
+	w.figures[what] = fmt.Sprintf(format, args...)
+}
+
+// count adds to a count for the summary, such as what an injector has done.
+func (w *world) count(what string, n uint64) { w.counted[what] += n }
 
 // expectVerdict checks when something happened that the silence since last
 // caused: never before the timeout. How much later is measured, and bounded only

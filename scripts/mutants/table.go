@@ -21,6 +21,8 @@ var (
 	socketTests    = []string{"./watchdog -run Weigh|LookStates|Fate|Reach|TestSockets[DLNS]"}
 	joinTests      = []string{"./watchdog -run TerminatorOrder|TerminatorAlive|TerminatorSpares|TerminatorJoin|TerminatorWaits"}
 	keyTests       = []string{"./agent/key/..."}
+	simTests       = []string{"./agent/heartbeat -run Sim"}
+	modelTests     = []string{"./watchdog -run Model"}
 )
 
 const (
@@ -83,8 +85,8 @@ var mutants = []mutant{
 	// Frames.
 	{"stale frame counts as heard", hbReceive, "f.Session == m.session && f.Seq > m.heardSeq", "f.Session == m.session", heartbeatTests},
 	{"frame of another session counts", hbReceive, "f.Session == m.session && ", "", heartbeatTests},
-	{"WELCOME to another nonce counts", hbReceive, "f.Welcome.Echo != m.nonce", "f.Welcome.Echo == (wire.ID{})", heartbeatTests},
-	{"REFUSE of another nonce counts", hbReceive, "m.link != linkShaking || f.Refuse.Echo != m.nonce", "m.link != linkShaking", heartbeatTests},
+	{"WELCOME to another nonce counts", hbReceive, "f.Welcome.Echo != m.shake.nonce", "f.Welcome.Echo == (wire.ID{})", heartbeatTests},
+	{"REFUSE of another nonce counts", hbReceive, "m.link != linkShaking || f.Refuse.Echo != m.shake.nonce", "m.link != linkShaking", heartbeatTests},
 	// Verdicts.
 	{"replaced counts as a verdict", hbTransport, "		out.Changes[len(out.Changes)-1].Own = true\n", "", heartbeatTests},
 	{"own stop counts as a verdict", hbOutput, "&& !Armed(c.To) && !c.Own", "&& !Armed(c.To)", heartbeatTests},
@@ -179,4 +181,23 @@ var mutants = []mutant{
 	{"a cookie never grows old", kCookie, "if age > 1 || age > b {", "if age > b {", keyTests},
 	{"the group may read the key", kFile, "mode.Perm()&0o077 != 0", "mode.Perm()&0o007 != 0", keyTests},
 	{"anybody may own the key", kFile, "owner != euid && owner != 0", "owner != euid && owner != 0 && owner < 1000", keyTests},
+	// Keys, as the simulation's attacker finds them.
+	{"sim: a MAC is not compared", kMAC, "frame[wire.OffsetMAC:][:wire.MACSize]) == 1", "frame[wire.OffsetMAC:][:wire.MACSize]) != 2", simTests},
+	{"sim: a replay is accepted", kSession, "if !s.window.Check(seq) {", "if !s.window.Check(seq) && seq == 0 {", simTests},
+	{"sim: both directions have one key", kSession, "toConmgr := expand(&k.prk, h.info(labelToConmgr, k.id))", "toConmgr := expand(&k.prk, h.info(labelToWatchdog, k.id))", simTests},
+	{"sim: one key for all sessions", kSession, "	for _, part := range []wire.ID{h.Conmgr, h.Watchdog, h.HelloNonce, h.WelcomeNonce} {\n		info = append(info, part[:]...)\n	}\n	return binary.BigEndian.AppendUint64(info, h.Session)", "	return binary.BigEndian.AppendUint64(info, 0)", simTests},
+	{"sim: a HELLO needs no secret", kRing, "	case !k.OpenHello(frame):\n		return nil, ErrSecret\n", "", simTests},
+	{"sim: anybody refuses", kKey, "typeOf(frame) == wire.TypeRefuse && opens(&k.reply, 0, frame)", "typeOf(frame) == wire.TypeRefuse || opens(&k.reply, 0, frame)", simTests},
+	{"sim: a key that is gone goes on", kRing, "	if now := r.get(k.id); now != nil && now.same(k) {\n		return now\n	}\n	return nil", "	return k", simTests},
+	{"sim: a HELLO is answered twice", hbReceive, " || f.Seq <= m.heardSeq {", " {", simTests},
+	// The session protocol, as its model finds them.
+	{"model: an agent's restart is not told", hbReceive, "		return m.onForgotten(now, f, out)\n", "		return false\n", modelTests},
+	{"model: armed without proof", hbReceive, "if b.Ack >= m.first {", "if b.Ack+1 > 0 {", modelTests},
+	{"model: own pause ignored", hbTransport, "if m.stopped || late <= m.cfg.Timeout/4 {", "if m.stopped || late >= 0 {", modelTests},
+	{"model: no dial after a verdict", hbState, "	m.endedAt = now\n	m.retryAt = now.Add(m.retryAfter())\n", "	m.endedAt = now\n	m.retryAt = mono.Never\n", modelTests},
+	{"model: stale frame counts as heard", hbReceive, "f.Session == m.session && f.Seq > m.heardSeq", "f.Session == m.session", modelTests},
+	{"model: comeback ignored", docket, "	d.closeSite(now, r, out)\n", "", modelTests},
+	{"model: a wait ends early", docketJudge, "	r.deadline = now.Add(waitOf(r))\n	d.schedule(now, r)", "	r.deadline = now.Add(waitOf(r) / 2)\n	d.schedule(now, r)", modelTests},
+	{"model: a disconnect is not waited for", docketRules, "OnHang: Wait, OnDisconnect: Wait,", "OnHang: Wait, OnDisconnect: Terminate,", modelTests},
+	{"model: the agent's pause shortens a wait", docketJudge, "	if now.Sub(r.wake) > quarter(r) {", "	if now.Sub(r.wake) > time.Hour {", modelTests},
 }

@@ -5,7 +5,7 @@
 // that knows about terminals, the journal and syslog.
 //
 // Exit codes of all programs: 0 done, 1 failed, 2 wrong usage, 3 (status only)
-// not running.
+// not running. agentctl has two more, which its help explains.
 package cli
 
 import (

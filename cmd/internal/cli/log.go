@@ -12,7 +12,6 @@ import (
 	"syscall"
 
 	"github.com/lmittmann/tint"
-	"golang.org/x/sys/unix"
 )
 
 // Formats of messages on stderr, the values of --log-format.
@@ -81,7 +80,7 @@ func stderrHandler(o LogOptions) (slog.Handler, error) {
 	format := o.Format
 	if format == FormatAuto || format == "" {
 		format = FormatText
-		if isTerminal(o.Stderr) && o.Getenv("NO_COLOR") == "" {
+		if f := file(o.Stderr); f != nil && IsTerminal(f) && o.Getenv("NO_COLOR") == "" {
 			format = FormatColor
 		}
 	}
@@ -131,16 +130,6 @@ func colorLevel(name func(slog.Level) string) func(slog.Level) slog.Attr {
 		}
 		return tint.Attr(color, slog.String(slog.LevelKey, name(l)))
 	}
-}
-
-// isTerminal reports whether w is a terminal (TCGETS works on nothing else).
-func isTerminal(w io.Writer) bool {
-	f := file(w)
-	if f == nil {
-		return false
-	}
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
 }
 
 // isJournal compares w with the device and inode in JOURNAL_STREAM, as

@@ -24,6 +24,7 @@ type idleCost struct {
 	Descriptors  int     `json:"descriptors"`
 	ResidentKiB  int     `json:"resident_kib"`
 	HeartbeatsMS float64 `json:"interval_ms"`
+	UDP          bool    `json:"udp"`
 }
 
 // usage is what /proc says of all threads of a process.
@@ -62,7 +63,7 @@ func (b *bench) cost(ctx context.Context, w *world, t trial) error {
 		if err != nil {
 			return err
 		}
-		c.Daemon, c.HeartbeatsMS = d.name, t.interval.Seconds()*1000
+		c.Daemon, c.HeartbeatsMS, c.UDP = d.name, t.interval.Seconds()*1000, t.udp
 		b.report.Idle = append(b.report.Idle, c)
 	}
 	return nil

@@ -46,26 +46,39 @@ type trial struct {
 	name     string
 	interval time.Duration
 	load     string
+	udp      bool // heartbeats over UDP, with a key; else TCP without
 	measure  func(*bench, context.Context, *world, trial) error
 }
 
 func (t trial) timeout() time.Duration { return 3 * t.interval }
 
 // title names the trial in rows.
-func (t trial) title() string { return fmt.Sprintf("%v x 3, %s", t.interval, t.load) }
+func (t trial) title() string {
+	title := fmt.Sprintf("%v x 3, %s", t.interval, t.load)
+	if t.udp {
+		title += ", UDP"
+	}
+	return title
+}
 
 const slow, fast = 100 * time.Millisecond, 50 * time.Millisecond
 
 var trials = []trial{
-	{"100ms-idle", slow, loadIdle, (*bench).deaths},
-	{"100ms-busy", slow, loadBusy, (*bench).deaths},
-	{"50ms-idle", fast, loadIdle, (*bench).deaths},
-	{"50ms-busy", fast, loadBusy, (*bench).deaths},
-	{"50ms-backends", fast, loadBackends, (*bench).deaths},
-	{"reference-idle", fast, loadIdle, (*bench).reference},
-	{"reference-busy", fast, loadBusy, (*bench).reference},
-	{"50ms-control", fast, loadBusy, (*bench).noDeath},
-	{"cost", slow, loadIdle, (*bench).cost},
+	{"100ms-idle", slow, loadIdle, false, (*bench).deaths},
+	{"100ms-busy", slow, loadBusy, false, (*bench).deaths},
+	{"50ms-idle", fast, loadIdle, false, (*bench).deaths},
+	{"50ms-busy", fast, loadBusy, false, (*bench).deaths},
+	{"50ms-backends", fast, loadBackends, false, (*bench).deaths},
+	{"udp-100ms-idle", slow, loadIdle, true, (*bench).deaths},
+	{"udp-100ms-busy", slow, loadBusy, true, (*bench).deaths},
+	{"udp-50ms-idle", fast, loadIdle, true, (*bench).deaths},
+	{"udp-50ms-busy", fast, loadBusy, true, (*bench).deaths},
+	{"reference-idle", fast, loadIdle, false, (*bench).reference},
+	{"reference-busy", fast, loadBusy, false, (*bench).reference},
+	{"50ms-control", fast, loadBusy, false, (*bench).noDeath},
+	{"udp-50ms-control", fast, loadBusy, true, (*bench).noDeath},
+	{"cost", slow, loadIdle, false, (*bench).cost},
+	{"udp-cost", slow, loadIdle, true, (*bench).cost},
 }
 
 // bench is one run of the program.

@@ -8,26 +8,17 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
-	"os/exec"
-	"runtime"
 	"slices"
-	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/pgconmgr/pgconmgr/scripts/bench/machine"
 )
 
 // report is all that was measured.
 type report struct {
-	Rows   []*row     `json:"rows"`
-	Idle   []idleCost `json:"idle,omitempty"`
-	Commit string     `json:"commit"`
-	Kernel string     `json:"kernel"`
-	Cores  int        `json:"cores"`
-	// Load is the load average of the last minute when the run began: what else
-	// the machine had to do.
-	Load string `json:"load_before"`
+	Rows []*row     `json:"rows"`
+	Idle []idleCost `json:"idle,omitempty"`
+	machine.Facts
 }
 
 // row is one fact in one trial.
@@ -51,24 +42,7 @@ type summary struct {
 }
 
 func newReport(ctx context.Context) report {
-	r := report{Rows: []*row{}, Commit: commit(ctx), Kernel: "unknown", Cores: runtime.NumCPU(), Load: "unknown"}
-	var u unix.Utsname
-	if unix.Uname(&u) == nil {
-		r.Kernel = unix.ByteSliceToString(u.Release[:])
-	}
-	if text, err := os.ReadFile("/proc/loadavg"); err == nil {
-		r.Load, _, _ = strings.Cut(string(text), " ")
-	}
-	return r
-}
-
-// commit is that of the working directory, with a mark when files differ.
-func commit(ctx context.Context) string {
-	out, err := exec.CommandContext(ctx, "git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*").Output()
-	if err != nil {
-		return "unknown"
-	}
-	return strings.TrimSpace(string(out))
+	return report{Rows: []*row{}, Facts: machine.Look(ctx)}
 }
 
 func (r *report) add(name string, timeout time.Duration) *row {
@@ -143,8 +117,12 @@ func (r *report) print(out io.Writer) error {
 			row.Case, row.N, l.Min, l.P50, l.P99, l.Max, row.longestCut(), row.FalseVerdicts, mark)
 	}
 	for _, c := range r.Idle {
-		fmt.Fprintf(out, "%-11s idle at %.0f ms x 3 for %.0f s: %.2f %% of a core, %.1f wake-ups/s, %d log lines, %d descriptors, %d KiB\n",
-			c.Daemon, c.HeartbeatsMS, c.Seconds, c.CPUPercent, c.WakeupsPerS, c.LogLines, c.Descriptors, c.ResidentKiB)
+		transport := "TCP"
+		if c.UDP {
+			transport = "UDP"
+		}
+		fmt.Fprintf(out, "%-11s idle at %.0f ms x 3, %s, for %.0f s: %.2f %% of a core, %.1f wake-ups/s, %d log lines, %d descriptors, %d KiB\n",
+			c.Daemon, c.HeartbeatsMS, transport, c.Seconds, c.CPUPercent, c.WakeupsPerS, c.LogLines, c.Descriptors, c.ResidentKiB)
 	}
 	fmt.Fprintln(out)
 	return json.NewEncoder(out).Encode(r)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/pgconmgr/pgconmgr/agent/agenttest"
 	"github.com/pgconmgr/pgconmgr/agent/mono"
+	"github.com/pgconmgr/pgconmgr/scripts/bench/machine"
 )
 
 func at(ms int) mono.Instant { return mono.Instant(ms) * mono.Instant(time.Millisecond) }
@@ -70,7 +71,7 @@ func TestNote(t *testing.T) {
 // The last line is one JSON object with the promised names.
 func TestLastLine(t *testing.T) {
 	t.Parallel()
-	r := report{Commit: "abc", Kernel: "6.1"}
+	r := report{Facts: machine.Facts{Commit: "abc", Kernel: "6.1"}}
 	a := r.add("50ms x 3, idle: fact", 150*time.Millisecond)
 	a.late, a.afterCut = []time.Duration{6 * time.Millisecond}, []time.Duration{140 * time.Millisecond}
 	r.add("nothing happened", 150*time.Millisecond).FalseVerdicts = 2
@@ -104,6 +105,9 @@ func TestChoose(t *testing.T) {
 	t.Parallel()
 	got, err := choose([]string{"50ms-busy", "cost"})
 	if err != nil || len(got) != 2 || got[0].title() != "50ms x 3, busy" || got[0].timeout() != 150*time.Millisecond {
+		t.Errorf("got %v, %v", got, err)
+	}
+	if got, err := choose([]string{"udp-50ms-busy"}); err != nil || !got[0].udp || got[0].title() != "50ms x 3, busy, UDP" {
 		t.Errorf("got %v, %v", got, err)
 	}
 	if _, err := choose([]string{"fast"}); err == nil {

@@ -7,11 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -63,22 +60,7 @@ func (w *world) start(ctx context.Context, t trial) (err error) {
 	if w.instance, err = w.db.Postgres(ctx, agenttest.PostgresOptions{}); err != nil {
 		return err
 	}
-	w.agent, err = w.instance.StartWatchdog(ctx, agenttest.WatchdogOptions{
-		Conf: map[string]string{"watchdog.min_heartbeat_interval": "10ms"},
-	})
-	if err != nil {
-		return err
-	}
-	w.cm, err = w.client.NewConmgr(agenttest.ConmgrOptions{
-		Instances: []*agenttest.Postgres{w.instance},
-		Params: map[string]string{
-			"heartbeat_interval":         fmt.Sprintf("%dms", t.interval.Milliseconds()),
-			"heartbeat_timeout":          fmt.Sprintf("%dms", t.timeout().Milliseconds()),
-			"heartbeat_connect_interval": "200ms",
-			"proxy_listen":               fmt.Sprintf("'%d:any'", portAny),
-		},
-	})
-	if err != nil {
+	if err := w.prepare(ctx, t); err != nil {
 		return err
 	}
 	if err := w.cm.Start(ctx); err != nil {
@@ -91,24 +73,35 @@ func (w *world) start(ctx context.Context, t trial) (err error) {
 		return err
 	}
 	if t.load == loadBusy {
-		return makeBusy(ctx)
+		return agenttest.KeepBusy(ctx)
 	}
 	return nil
 }
 
-// makeBusy keeps every processor busy at ordinary priority until ctx ends. Each
-// loop has a session of its own, as each service of a machine has: where the
-// kernel shares time out by session, the daemons must not pay for the loops.
-func makeBusy(ctx context.Context) error {
-	for range runtime.NumCPU() {
-		loop := exec.CommandContext(ctx, "/bin/sh", "-c", "while :; do :; done")
-		loop.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
-		if err := loop.Start(); err != nil {
+// prepare starts the agent and makes conmgr's directory.
+func (w *world) prepare(ctx context.Context, t trial) error {
+	watchdog := agenttest.WatchdogOptions{Conf: map[string]string{"watchdog.min_heartbeat_interval": "10ms"}}
+	params := map[string]string{
+		"heartbeat_interval":         fmt.Sprintf("%dms", t.interval.Milliseconds()),
+		"heartbeat_timeout":          fmt.Sprintf("%dms", t.timeout().Milliseconds()),
+		"heartbeat_connect_interval": "200ms",
+		"proxy_listen":               fmt.Sprintf("'%d:any'", portAny),
+	}
+	if t.udp {
+		theirs, err1 := w.db.KeyFile("")
+		ours, err2 := w.client.KeyFile("nobody")
+		if err := errors.Join(err1, err2); err != nil {
 			return err
 		}
-		go func() { _ = loop.Wait() }()
+		watchdog.Args = []string{"--key-file", theirs}
+		params["heartbeat_transport"], params["heartbeat_key_file"] = "udp", "'"+ours+"'"
 	}
-	return nil
+	var err error
+	if w.agent, err = w.instance.StartWatchdog(ctx, watchdog); err != nil {
+		return err
+	}
+	w.cm, err = w.client.NewConmgr(agenttest.ConmgrOptions{Instances: []*agenttest.Postgres{w.instance}, Params: params})
+	return err
 }
 
 // openAdmin connects to the console over conmgr.sock as soon as that is there.
