@@ -65,6 +65,7 @@ type Loop struct {
 	stall     *Timer
 	stood     pace // lines about lateness
 	fused     pace // lines about the fuse
+	parting   parting
 
 	mu     sync.Mutex // guards the following
 	posted []func()

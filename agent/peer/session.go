@@ -61,11 +61,25 @@ type activeEnd struct {
 	kernel mono.Instant // last sign of the host's kernel besides the open transport's
 }
 
+// parting is the last sign of the kernel of a Passive session's peer when its
+// transport ended. The loop has one, since it is asked for at once, when the
+// change of state is told, and a session has no room for it.
+type parting struct {
+	session *Session
+	kernel  mono.Instant
+}
+
 // noteKernel keeps a sign of life of the peer's kernel.
 func (s *Session) noteKernel(at mono.Instant) {
 	if s.active != nil {
 		s.active.kernel = max(s.active.kernel, at)
+		return
 	}
+	last := &s.loop().parting
+	if last.session != s {
+		*last = parting{session: s}
+	}
+	last.kernel = max(last.kernel, at)
 }
 
 // begin takes the machine and lets the loop look after the session.
@@ -252,12 +266,19 @@ func (s *Session) noteLife(t transport, err error) {
 
 // KernelLife returns when the kernel of the peer's host was heard last: an
 // acknowledged segment, a completed connect, a RST, or a datagram. Zero for never.
-// It costs at most one getsockopt. Active only.
+// It costs at most one getsockopt. On a Passive end without a transport it is known
+// only while the handler is told of the end.
 func (s *Session) KernelLife() mono.Instant {
 	if s.transport != nil {
 		s.noteKernel(s.transport.kernelLife())
 	}
-	return s.active.kernel
+	if s.active != nil {
+		return s.active.kernel
+	}
+	if last := s.loop().parting; last.session == s {
+		return last.kernel
+	}
+	return 0
 }
 
 // SetAddr sets the address that the next attempt connects to.

@@ -279,5 +279,5 @@ func (e *endpoint) send(frames []byte, _ bool) {
 // close implements transport: there is no connection to end.
 func (e *endpoint) close(bool) {}
 
-// kernelLife implements transport. Nobody asks a watchdog.
+// kernelLife implements transport: no kernel acknowledges a datagram.
 func (e *endpoint) kernelLife() mono.Instant { return 0 }
