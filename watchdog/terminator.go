@@ -141,6 +141,9 @@ type Result struct {
 // run, and each warrant gets its record when that is done. Only warrants that
 // differ in what they spare, or in whether they kill at all, wait for each other.
 //
+// The sessions are read once before the sockets go, when there is a connection:
+// idle ones end by the loss of the socket, and the record names them all the same.
+//
 // A run is cancelled between two steps, two batches of kills, or two batches of
 // sockets. The rest is left alone and reported.
 //

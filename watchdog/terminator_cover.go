@@ -79,6 +79,8 @@ type choice struct {
 	covered []backend
 	newer   int // began after the verdict
 	spared  int // replication, by watchdog.terminate_replication
+	// walsenders are the client ports of all replication that is spared.
+	walsenders []uint16
 }
 
 // choose applies a warrant to a snapshot. own are the agent's other sessions.
@@ -87,6 +89,9 @@ type choice struct {
 func choose(w *Warrant, snap *snapshot, c cut, own []uint32) choice {
 	var out choice
 	for _, b := range snap.backends {
+		if b.kind == "walsender" && !w.Replication && b.port > 0 {
+			out.walsenders = append(out.walsenders, uint16(b.port))
+		}
 		switch {
 		case b.pid == snap.self || containsPID(own, b.pid):
 		case b.kind != "client backend" && b.kind != "walsender":

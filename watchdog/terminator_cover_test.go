@@ -3,6 +3,7 @@
 package watchdog
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -96,8 +97,8 @@ func TestChoose(t *testing.T) {
 		{pid: 3, start: old, kind: "client backend"},
 		{pid: 4, start: fresh, kind: "client backend"},
 		{pid: 5, start: verdict, kind: "client backend"},
-		{pid: 6, start: old, kind: "walsender"},
-		{pid: 7, start: fresh, kind: "walsender"},
+		{pid: 6, start: old, kind: "walsender", port: 41000},
+		{pid: 7, start: fresh, kind: "walsender", port: 41001},
 		{pid: 8, start: old, kind: "autovacuum worker"},
 		{pid: 9, start: old, kind: ""},
 	}}
@@ -105,6 +106,9 @@ func TestChoose(t *testing.T) {
 	for _, replication := range []bool{false, true} {
 		got := choose(&Warrant{Replication: replication}, &snap, c, []uint32{2})
 		want, spared := []int32{3}, 1
+		if ports := fmt.Sprint(got.walsenders); replication && ports != "[]" || !replication && ports != "[41000 41001]" {
+			t.Errorf("replication %v: walsenders at %s", replication, ports)
+		}
 		if replication {
 			want, spared = []int32{3, 6}, 0
 		}

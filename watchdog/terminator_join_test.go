@@ -12,15 +12,16 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// TestTerminatorOrder: look, find and destroy, then the database, then verify.
+// TestTerminatorOrder: look, see who is there, find and destroy, then the database,
+// then verify. Who ends by the loss of the socket is named in the record.
 func TestTerminatorOrder(t *testing.T) {
 	t.Parallel()
 	s := stage(t, nil)
 	s.term.Execute(stagedWarrant(1, CaseTimeout))
-	scratchEventually(t, "verified at least once", func() bool { return s.count("read") >= 2 })
+	scratchEventually(t, "verified at least once", func() bool { return s.count("read") >= 3 })
 	s.set(func() { s.ended = true })
 	r := s.result()
-	if want := []string{"look", "sockets", "read", "kill", "kill", "read"}; !slices.Equal(s.steps[:6], want) {
+	if want := []string{"look", "read", "sockets", "read", "kill", "kill", "read"}; !slices.Equal(s.steps[:7], want) {
 		t.Errorf("steps %v: want %v", s.steps, want)
 	}
 	if r.Outcome != OutcomeDone || r.Evidence.Text != "looked" || r.Sockets.Destroyed != 2 {
@@ -34,6 +35,21 @@ func TestTerminatorOrder(t *testing.T) {
 		if _, ok := e.StepsMS[step]; !ok {
 			t.Errorf("no time of step %s: %v", step, e.StepsMS)
 		}
+	}
+}
+
+// TestTerminatorNamesAll: sessions that end by the loss of their sockets, before
+// anybody signals them, are in the record.
+func TestTerminatorNamesAll(t *testing.T) {
+	t.Parallel()
+	s := stage(t, nil)
+	s.set(func() { s.fragile = true })
+	s.term.Execute(stagedWarrant(1, CaseTimeout))
+	if r := s.result(); r.Outcome != OutcomeDone || r.Backends != 2 || r.Ended != 2 || s.count("kill") > 0 {
+		t.Errorf("result %+v, steps %v: want two ended without a signal", r, s.steps)
+	}
+	if e := s.events.Latest(1)[0]; !slices.Equal(e.PIDs, []int32{5, 6}) {
+		t.Errorf("event %+v: want both named", e)
 	}
 }
 
@@ -106,7 +122,7 @@ func TestTerminatorJoin(t *testing.T) {
 	t.Parallel()
 	s := stage(t, nil)
 	s.term.Execute(stagedWarrant(1, CaseTimeout))
-	scratchEventually(t, "the first at work", func() bool { return s.count("read") >= 2 })
+	scratchEventually(t, "the first at work", func() bool { return s.count("kill") >= 2 })
 	second := stagedWarrant(2, CaseTimeout)
 	s.term.Execute(second)
 	scratchEventually(t, "sockets destroyed again", func() bool { return s.count("sockets") == 2 })
@@ -133,7 +149,7 @@ func TestTerminatorJoinCancelled(t *testing.T) {
 	for _, cancelled := range []uint64{1, 2} {
 		s := stage(t, nil)
 		s.term.Execute(stagedWarrant(1, CaseTimeout))
-		scratchEventually(t, "the first at work", func() bool { return s.count("read") >= 2 })
+		scratchEventually(t, "the first at work", func() bool { return s.count("kill") >= 2 })
 		s.term.Execute(stagedWarrant(2, CaseTimeout))
 		scratchEventually(t, "joined", func() bool { return s.count("sockets") == 2 })
 		s.term.Cancel(cancelled)
@@ -151,7 +167,7 @@ func TestTerminatorJoinAlive(t *testing.T) {
 	t.Parallel()
 	s := stage(t, nil)
 	s.term.Execute(stagedWarrant(1, CaseTimeout))
-	scratchEventually(t, "the first at work", func() bool { return s.count("read") >= 2 })
+	scratchEventually(t, "the first at work", func() bool { return s.count("kill") >= 2 })
 	s.set(func() { s.alive = true })
 	s.term.Execute(stagedWarrant(2, CaseTimeout))
 	s.wantResults(map[uint64]Outcome{2: OutcomeHostAlive})
@@ -168,7 +184,7 @@ func TestTerminatorWaits(t *testing.T) {
 	t.Parallel()
 	s := stage(t, nil)
 	s.term.Execute(stagedWarrant(1, CaseTimeout))
-	scratchEventually(t, "the first at work", func() bool { return s.count("read") >= 2 })
+	scratchEventually(t, "the first at work", func() bool { return s.count("kill") >= 2 })
 	s.term.Execute(stagedWarrant(2, CaseDisconnect))
 	scratchEventually(t, "the second has looked", func() bool { return s.count("look") == 2 })
 	reads := s.count("read")

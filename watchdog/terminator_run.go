@@ -68,14 +68,15 @@ type run struct {
 	begun    bool         // the first signal was sent
 	losses   int          // connections lost under it
 
-	targets  map[sessionKey]*target
-	newer    int
-	spared   int
-	evidence Evidence
-	sockets  SocketsResult
-	steps    map[string]float64 // ms
-	err      error
-	reported bool // an interim record was written
+	targets    map[sessionKey]*target
+	newer      int
+	spared     int
+	walsenders []uint16 // client ports of replication to be spared
+	evidence   Evidence
+	sockets    SocketsResult
+	steps      map[string]float64 // ms
+	err        error
+	reported   bool // an interim record was written
 }
 
 func newRun(w Warrant, now mono.Instant, wall time.Time) *run {
@@ -185,8 +186,7 @@ func (t *Terminator) destroySockets(ctx context.Context, r *run) {
 		r.sockets.Text = "socket kill not available"
 		return
 	}
-	spare, err := t.walsenders(ctx, r)
-	if err != nil {
+	if err := t.survey(ctx, r); err != nil && !r.w.Replication {
 		r.sockets.Text = "left alone: replication cannot be told from other connections: " + err.Error()
 		return
 	}
@@ -195,7 +195,7 @@ func (t *Terminator) destroySockets(ctx context.Context, r *run) {
 	defer cancel()
 	w := r.w
 	w.Verdict = r.verdict()
-	sockets, err := t.cfg.Sockets.Destroy(ctx, w, spare)
+	sockets, err := t.cfg.Sockets.Destroy(ctx, w, r.walsenders)
 	r.timed("sockets", start)
 	if err != nil && !r.cancelled() {
 		r.err = err
@@ -205,32 +205,21 @@ func (t *Terminator) destroySockets(ctx context.Context, r *run) {
 	r.sockets = r.sockets.and(sockets)
 }
 
-// walsenders returns the client ports of the address's replication connections
-// that the warrant spares. Only the database knows them.
-func (t *Terminator) walsenders(ctx context.Context, r *run) ([]uint16, error) {
-	if r.w.Replication {
-		return nil, nil
-	}
-	start := clock.Now()
-	t.conn.ensure(ctx, start)
+// survey looks at the sessions before their sockets go: many end by that alone,
+// and the record is to name them. Only the database knows which connections are
+// replication. Without it sockets are destroyed all the same.
+func (t *Terminator) survey(ctx context.Context, r *run) error {
+	t.conn.ensure(ctx, clock.Now())
 	if t.conn.conn == nil {
-		return nil, errNoConn
+		return errNoConn
 	}
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	snap, err := readBackends(ctx, t.conn.conn, r.w.Addr)
-	r.timed("replication", start)
+	err := t.read(ctx, r)
 	if err != nil {
 		t.conn.settle(err)
-		return nil, err
 	}
-	var ports []uint16
-	for _, b := range snap.backends {
-		if b.kind == "walsender" && b.port > 0 {
-			ports = append(ports, uint16(b.port))
-		}
-	}
-	return ports, nil
+	return err
 }
 
 // readAndKill is steps 3 and 4: one look at the sessions of the address, and a
@@ -293,7 +282,7 @@ func (t *Terminator) ownPIDs() []uint32 {
 }
 
 func (r *run) note(found choice) {
-	r.newer, r.spared = found.newer, found.spared
+	r.newer, r.spared, r.walsenders = found.newer, found.spared, found.walsenders
 	for _, known := range r.targets {
 		known.gone = true
 	}

@@ -28,6 +28,7 @@ type staged struct {
 	mu      sync.Mutex // guards the following
 	steps   []string   // in order
 	alive   bool       // what the last look finds
+	fragile bool       // the sessions end with their sockets
 	ended   bool       // the sessions
 	verdict Warrant    // of the last destroy
 	spared  []uint16
@@ -100,6 +101,7 @@ func (s *staged) Destroy(_ context.Context, w Warrant, walsenders []uint16) (Soc
 	defer s.mu.Unlock()
 	s.steps = append(s.steps, "sockets")
 	s.verdict, s.spared = w, walsenders
+	s.ended = s.ended || s.fragile
 	return SocketsResult{Found: 2, Destroyed: 2, Text: "2 destroyed"}, nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pgconmgr/pgconmgr/agent/heartbeat"
+	"github.com/pgconmgr/pgconmgr/agent/mono"
 	"github.com/pgconmgr/pgconmgr/agent/mono/clock"
 	"github.com/pgconmgr/pgconmgr/agent/wire"
 )
@@ -22,6 +23,7 @@ import (
 type recorder struct {
 	mu      sync.Mutex
 	changes []heartbeat.Change
+	lives   []mono.Instant // the kernel's, one per change
 	told    []wire.Instance
 	refused []wire.Refuse
 	broken  []error
@@ -30,9 +32,10 @@ type recorder struct {
 	admit   func(*wire.Hello, Counts) Admission
 }
 
-func (r *recorder) Changed(_ *Session, c heartbeat.Change) {
+func (r *recorder) Changed(s *Session, c heartbeat.Change) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.lives = append(r.lives, s.KernelLife())
 	r.changes = append(r.changes, c)
 }
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -46,6 +47,7 @@ type warrantEvent struct {
 	SocketsDestroyed                 int `json:"sockets_destroyed"`
 	SocketsSpared                    int `json:"sockets_spared"`
 	Backends, Ended                  int
+	PIDs                             []uint32
 	StepsMS                          map[string]float64 `json:"steps_ms"`
 }
 
@@ -99,6 +101,11 @@ func TestSocketsGone(t *testing.T) {
 			e := w.expectWarrant(w.primary, "done")
 			if e.Addr != w.addr(w.client) || e.SocketsDestroyed < apps.size() || !strings.HasPrefix(e.Evidence, "host silent: newest of") {
 				w.failf("record %+v: expected %d sockets or more, and the evidence", e, apps.size())
+			}
+			for _, pid := range apps.pids() {
+				if !slices.Contains(e.PIDs, pid) {
+					w.failf("record %+v: expected backend %d to be named", e, pid)
+				}
 			}
 			for _, step := range []string{"look", "sockets", "read"} {
 				w.measure("step "+step, time.Duration(e.StepsMS[step]*float64(time.Millisecond)))

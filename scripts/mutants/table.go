@@ -19,7 +19,7 @@ var (
 	admitTests     = []string{"./watchdog -run Admi"}
 	coverTests     = []string{"./watchdog -run Cover|Cut|Choose"}
 	socketTests    = []string{"./watchdog -run Weigh|LookStates|Fate|Reach|TestSockets[DLNS]"}
-	joinTests      = []string{"./watchdog -run TerminatorOrder|TerminatorAlive|TerminatorSpares|TerminatorJoin|TerminatorWaits"}
+	joinTests      = []string{"./watchdog -run TerminatorOrder|TerminatorNamesAll|TerminatorAlive|TerminatorSpares|TerminatorJoin|TerminatorWaits"}
 	keyTests       = []string{"./agent/key/..."}
 	simTests       = []string{"./agent/heartbeat -run Sim"}
 	modelTests     = []string{"./watchdog -run Model"}
