@@ -26,6 +26,7 @@ const (
 type agent struct {
 	*agenttest.Process
 	group string
+	armed string // file of the sessions that it has armed
 }
 
 func (w *world) startAgent(ctx context.Context) (*agent, error) {
@@ -38,7 +39,10 @@ func (w *world) startAgent(ctx context.Context) (*agent, error) {
 	}
 	w.agent = process
 	w.trials++
-	a := &agent{Process: process, group: filepath.Join(w.db.Cgroup(), fmt.Sprintf("agent%d", w.trials))}
+	a := &agent{
+		Process: process, group: filepath.Join(w.db.Cgroup(), fmt.Sprintf("agent%d", w.trials)),
+		armed: filepath.Join(w.lab.Dir, w.db.Name, w.instance.Name, "watchdog", "armed.json"),
+	}
 	if err := os.Mkdir(a.group, 0o755); err != nil {
 		return nil, err
 	}
@@ -50,10 +54,12 @@ func (w *world) startAgent(ctx context.Context) (*agent, error) {
 }
 
 // stop ends the agent at once: its clients are about to go, and nobody is to be
-// judged for that.
+// judged for that. The next one must not know them: it would begin with them in
+// its memory.
 func (a *agent) stop() {
 	_, _ = a.Kill(context.Background())
 	_ = os.Remove(a.group)
+	_ = os.Remove(a.armed)
 }
 
 // pin lets all threads of a process run on one processor; new threads inherit it.
