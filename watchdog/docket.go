@@ -68,9 +68,8 @@ type ArmedRecord struct {
 //
 //   - Unarmed sessions and protected addresses never enter.
 //   - A wait lasts one timeout of the session, 3 s at least.
-//   - A wait is watched in quarters: when the caller comes late by more than a
-//     quarter of the timeout, the agent itself stood still and the wait starts
-//     anew (design 4.3).
+//   - A wait is watched in quarters: when the caller comes late by more than one
+//     of them, the agent itself stood still and the wait starts anew (design 4.3).
 //   - Shield (watchdog.shared_address = spare): an armed session of another
 //     conmgr at the address. Where the host is known to live, a waiting one
 //     shields too: ending an address ends its sessions as well. A relation that

@@ -29,7 +29,7 @@ func (d *Docket) wait(now mono.Instant, r *relation, granted bool, out *Orders) 
 func waitOf(r *relation) time.Duration { return max(r.timeout, leastWait) }
 
 // quarter is the step in which a wait is watched.
-func quarter(r *relation) time.Duration { return max(r.timeout/4, time.Millisecond) }
+func quarter(r *relation) time.Duration { return waitOf(r) / 4 }
 
 func (d *Docket) schedule(now mono.Instant, r *relation) {
 	r.wake = r.deadline.Min(now.Add(quarter(r)))

@@ -393,6 +393,19 @@ func TestDocketLeastWait(t *testing.T) {
 	s.want(1, 0)
 }
 
+// TestDocketShortFreezes: an agent on a busy machine is a little late all the time.
+// That must not put off a wait for ever, however short the timeout.
+func TestDocketShortFreezes(t *testing.T) {
+	const short = 300 * time.Millisecond
+	s := newStory(t, PolicyConfig{OnTimeout: Wait})
+	s.d.Armed(s.now, 1, Client{Addr: hostA, Conmgr: conmgr1}, short, short/3, false, &s.out)
+	s.ended(1, wire.ReasonTimeout)
+	for range 8 {
+		s.freeze(leastWait/4 + leastWait/8)
+	}
+	s.want(1, 0)
+}
+
 // TestDocketFreeze: a wait that the agent slept through starts anew, however
 // short of its end the agent woke.
 func TestDocketFreeze(t *testing.T) {

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -346,7 +345,7 @@ const keepPerClient = 10 * time.Microsecond
 // keep hands the armed sessions to the keeper.
 func (g *gate) keep() {
 	g.persist.Stop()
-	g.server.keeper.save(slices.Concat(g.docket.Records(), g.earlier.Records))
+	g.server.keeper.save(append(g.docket.Records(), g.earlier.Records...))
 }
 
 // stop says BYE to every session.
