@@ -86,6 +86,7 @@ type Docket struct {
 	policy      PolicyConfig
 	sites       map[netip.Addr][]*relation // all of them, by address
 	count       int                        // of them
+	terminated  map[clientKey]struct{}     // whom a warrant ended, until they are armed again
 	sessions    map[uint64]*relation       // armed sessions only
 	warrants    map[uint64]*relation       // who leads an open warrant
 	waits       waitHeap
@@ -93,13 +94,20 @@ type Docket struct {
 	pausedUntil mono.Instant // zero: kills are allowed
 }
 
+// clientKey tells clients apart whatever process of theirs is meant.
+type clientKey struct {
+	addr   netip.Addr
+	conmgr wire.ID
+}
+
 // NewDocket returns an empty docket.
 func NewDocket(p PolicyConfig) *Docket {
 	return &Docket{
-		policy:   p,
-		sites:    make(map[netip.Addr][]*relation),
-		sessions: make(map[uint64]*relation),
-		warrants: make(map[uint64]*relation),
+		policy:     p,
+		sites:      make(map[netip.Addr][]*relation),
+		terminated: make(map[clientKey]struct{}),
+		sessions:   make(map[uint64]*relation),
+		warrants:   make(map[uint64]*relation),
 	}
 }
 
@@ -123,6 +131,7 @@ func (d *Docket) Armed(now mono.Instant, session uint64, c Client, timeout, inte
 		d.event(now, DocketComeback, r, out)
 	}
 	d.closeSite(now, r, out)
+	delete(d.terminated, clientKey{c.Addr, c.Conmgr})
 	delete(d.sessions, r.session)
 	*r = relation{
 		client: c, state: relationArmed, session: session, generation: r.generation + 1,
@@ -192,6 +201,7 @@ func (d *Docket) Done(now mono.Instant, id uint64, out *Orders) {
 	addr := lead.client.Addr
 	for _, r := range slices.Clone(d.sites[addr]) {
 		if r.state == relationWarranted && r.warrant == id {
+			d.noteTerminated(r)
 			d.remove(r, out)
 		}
 	}
@@ -276,6 +286,32 @@ func (d *Docket) Next() mono.Instant {
 		next = next.Min(d.pausedUntil)
 	}
 	return next
+}
+
+// Terminated reports whether a warrant has ended, or is ending, the database
+// sessions of a client since it was armed last. A client that was frozen and cut
+// off meanwhile does not know.
+func (d *Docket) Terminated(addr netip.Addr, conmgr wire.ID) bool {
+	addr = plainAddr(addr)
+	if _, ok := d.terminated[clientKey{addr, conmgr}]; ok {
+		return true
+	}
+	r := d.find(Client{Addr: addr, Conmgr: conmgr})
+	return r != nil && r.state == relationWarranted && !r.dryRun
+}
+
+// noteTerminated remembers whom a warrant ended; of too many, it forgets one.
+func (d *Docket) noteTerminated(r *relation) {
+	if r.dryRun {
+		return
+	}
+	if len(d.terminated) >= maxRelations {
+		for key := range d.terminated {
+			delete(d.terminated, key)
+			break
+		}
+	}
+	d.terminated[clientKey{r.client.Addr, r.client.Conmgr}] = struct{}{}
 }
 
 // Len returns how many relations there are.

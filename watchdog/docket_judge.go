@@ -107,12 +107,12 @@ func (d *Docket) reweigh(now mono.Instant, addr netip.Addr, out *Orders) {
 
 func (d *Docket) warrant(now mono.Instant, r *relation, out *Orders) {
 	d.lastID++
-	r.state, r.warrant = relationWarranted, d.lastID
+	r.state, r.warrant, r.dryRun = relationWarranted, d.lastID, d.policy.DryRun
 	d.warrants[d.lastID] = r
 	verdict := r.verdict
 	for _, o := range d.sites[r.client.Addr] {
 		if o.state == relationSpared {
-			o.state, o.warrant = relationWarranted, d.lastID
+			o.state, o.warrant, o.dryRun = relationWarranted, d.lastID, d.policy.DryRun
 			verdict = max(verdict, o.verdict)
 		}
 	}
@@ -153,6 +153,7 @@ func (d *Docket) closeSite(now mono.Instant, back *relation, out *Orders) {
 			delete(d.warrants, r.warrant)
 		}
 		if r != back {
+			d.noteTerminated(r)
 			d.remove(r, out)
 		}
 	}

@@ -48,6 +48,7 @@ type ending struct {
 	ownPause  bool
 	hostAlive bool // its host is known to have lived after the verdict
 	granted   bool // the policy's wait has been given
+	dryRun    bool // Warranted: nobody is killed
 	lastValid mono.Instant
 	verdict   mono.Instant
 	silence   time.Duration

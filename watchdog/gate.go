@@ -195,7 +195,8 @@ func (g *gate) Admit(remote netip.AddrPort, hello *wire.Hello, keyed bool, c pee
 		why, hint := refusalText(code)
 		g.refusals.note(g.server.loop.Now(), remote.Addr(), why, hint, limit)
 	}
-	return peer.Admission{Code: code, Limit: limit, Protected: protected}
+	ended := hello.Resumes != 0 && g.docket.Terminated(remote.Addr(), hello.Conmgr)
+	return peer.Admission{Code: code, Limit: limit, Protected: protected, Ended: ended}
 }
 
 // TurnedAway implements peer.Acceptor.

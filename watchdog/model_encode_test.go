@@ -185,6 +185,7 @@ func (e *encoder) docket() {
 		e.num(len(s.records))
 		return
 	}
+	e.flag(s.docket.Terminated(modelHost, modelID))
 	e.num(s.docket.count)
 	for _, r := range s.docket.sorted() { // one client: one at most
 		e.b = append(e.b, byte(r.state), byte(r.kase), byte(r.reason))

@@ -136,7 +136,9 @@ func (s *modelState) arriveAtDog(p packet) {
 func (s *modelState) open(p packet) {
 	s.lastSession++
 	var out heartbeat.Output
-	m := heartbeat.NewPassive(&s.p.dog, heartbeat.Opening{Session: s.lastSession}, p.f, s.now, &out)
+	m := heartbeat.NewPassive(&s.p.dog, heartbeat.Opening{
+		Session: s.lastSession, Ended: p.f.Hello.Resumes != 0 && s.docket.Terminated(modelHost, modelID),
+	}, p.f, s.now, &out)
 	s.dogs = append(s.dogs, dog{m: m, id: s.lastSession, flow: p.flow})
 	s.finishDog(s.lastSession, mono.Instant(0), &out)
 }

@@ -3,6 +3,7 @@
 package watchdog
 
 import (
+	"maps"
 	"reflect"
 	"slices"
 	"testing"
@@ -97,6 +98,7 @@ func copyMachine(m *heartbeat.Machine) *heartbeat.Machine {
 func copyDocket(d *Docket) *Docket {
 	c := NewDocket(d.policy)
 	c.lastID, c.pausedUntil, c.count = d.lastID, d.pausedUntil, d.count
+	maps.Copy(c.terminated, d.terminated)
 	twin := map[*relation]*relation{}
 	for addr, site := range d.sites {
 		for _, r := range site {

@@ -67,6 +67,9 @@
 //   - Datagrams: a watchdog that was restarted has no transport that could break.
 //     Its host answers beats of no session with a REFUSE; a silent conmgr that
 //     gets one dials at once, before the deadline.
+//   - A watchdog that has ended the client's database sessions says so in the next
+//     WELCOME: an Active end that is armed still, because it was frozen and cut off
+//     meanwhile, gives its verdict then. Closing their sockets was told to nobody.
 //   - Own pause: when the driver ran late by more than a quarter of the timeout,
 //     nobody is judged for that silence. Suspect, probe at once, and one full
 //     timeout from now.

@@ -63,6 +63,7 @@ type handshake struct {
 	key     wire.ID               // id of the key in use, zero without one
 	welcome wire.ID               // Passive: WELCOME's own nonce
 	cookie  [wire.CookieSize]byte // Active on Datagram: what the watchdog asked for
+	ended   bool                  // Passive: Opening.Ended
 }
 
 // dialer is what only the end that dials needs.
@@ -130,6 +131,9 @@ type Opening struct {
 	Session uint64
 	Key     wire.ID // id of the key in use, zero without one
 	Nonce   wire.ID // the watchdog's half of what the session's keys are made of
+	// Ended says that the database sessions that this client had before were ended,
+	// or are being ended: it may not have heard of it.
+	Ended bool
 }
 
 // NewPassive returns the watchdog's end of a session that hello asked for and
@@ -139,7 +143,7 @@ func NewPassive(cfg *Config, o Opening, hello *wire.Frame, now mono.Instant, out
 	m := &Machine{
 		cfg: cfg, state: wire.StateInit, why: wire.ReasonOpened, link: linkOpen,
 		session: o.Session, seq: 1,
-		shake:        &handshake{nonce: hello.Hello.Nonce, key: o.Key, welcome: o.Nonce},
+		shake:        &handshake{nonce: hello.Hello.Nonce, key: o.Key, welcome: o.Nonce, ended: o.Ended},
 		attemptUntil: now.Add(cfg.ConnectTimeout), nextProbe: mono.Never,
 	}
 	m.begin(now, hello.Seq)

@@ -87,6 +87,11 @@ func (m *Machine) onWelcome(now mono.Instant, f *wire.Frame, out *Output) bool {
 	if m.link != linkShaking || f.Welcome.Echo != m.shake.nonce || f.Session == 0 {
 		return false
 	}
+	if Armed(m.state) && f.Flags&wire.FlagEnded != 0 {
+		m.lastValid = now
+		m.end(now, wire.ReasonPeerDown, CloseReset, out)
+		return true
+	}
 	m.link, m.session, m.first, m.told = linkOpen, f.Session, m.seq, false
 	m.begin(now, f.Seq)
 	m.nextBeat = now.Add(m.cfg.Interval)

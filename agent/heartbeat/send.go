@@ -32,8 +32,12 @@ func (m *Machine) hello(now mono.Instant, out *Output) {
 }
 
 func (m *Machine) welcome(now mono.Instant, out *Output) {
+	var flags wire.Flags
+	if m.shake.ended {
+		flags = wire.FlagEnded
+	}
 	m.send(now, wire.Frame{
-		Header: wire.Header{Type: wire.TypeWelcome},
+		Header: wire.Header{Type: wire.TypeWelcome, Flags: flags},
 		Welcome: wire.Welcome{
 			Watchdog: m.cfg.Self, Incarnation: m.cfg.Incarnation, Echo: m.shake.nonce,
 			Nonce: m.shake.welcome, Key: m.shake.key,

@@ -123,6 +123,7 @@ func frameEvents() []event {
 		ev("HELLO with another nonce", wire.TypeHello, func(r *rig, f *wire.Frame) { f.Session, f.Hello.Nonce = 0, wire.ID{0xbb} }),
 		ev("WELCOME", wire.TypeWelcome, func(r *rig, f *wire.Frame) { f.Welcome.Echo = r.nonce() }),
 		ev("WELCOME to another nonce", wire.TypeWelcome, func(r *rig, f *wire.Frame) { f.Welcome.Echo = wire.ID{0xbb} }),
+		ev("WELCOME, sessions ended", wire.TypeWelcome, func(r *rig, f *wire.Frame) { f.Flags, f.Welcome.Echo = wire.FlagEnded, r.nonce() }),
 		ev("WELCOME with session 0", wire.TypeWelcome, func(r *rig, f *wire.Frame) { f.Session, f.Welcome.Echo = 0, r.nonce() }),
 		ev("REFUSE", wire.TypeRefuse, func(r *rig, f *wire.Frame) { f.Session, f.Refuse.Echo = 0, r.nonce() }),
 		ev("REFUSE of another nonce", wire.TypeRefuse, func(r *rig, f *wire.Frame) { f.Session, f.Refuse.Echo = 0, wire.ID{0xbb} }),

@@ -110,7 +110,7 @@ func (ln *Listener) open(t transport, remote netip.AddrPort, f *wire.Frame, k *k
 		handler: passive{ln}, transport: t, remote: remote,
 		id: ln.cfg.NewSession(), conmgr: hello.Conmgr, incarnation: hello.Incarnation, Protected: adm.Protected,
 	}
-	opening := heartbeat.Opening{Session: s.id}
+	opening := heartbeat.Opening{Session: s.id, Ended: adm.Ended}
 	if k != nil {
 		opening.Key, opening.Nonce = k.ID(), freshNonce()
 		s.key = k

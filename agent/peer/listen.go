@@ -26,6 +26,7 @@ type Admission struct {
 	Code      wire.Code // 0 admits
 	Limit     uint32    // goes with the code
 	Protected bool      // admitted, but never judged
+	Ended     bool      // see heartbeat.Opening
 }
 
 // Acceptor decides who may open a session and is told what happens to it.

@@ -68,7 +68,7 @@ func (t Type) String() string {
 	return "?"
 }
 
-// Flags of a BEAT.
+// Flags of a BEAT, FlagEnded of a WELCOME.
 type Flags uint16
 
 // Flag bits. Unknown ones are ignored.
@@ -78,6 +78,7 @@ const (
 	FlagState                    // an instance state follows the BEAT's body
 	FlagSeek                     // conmgr waits for a primary: look often
 	FlagSlow                     // conmgr saw a slow connect: look at the instance's door
+	FlagEnded                    // WELCOME: the watchdog has ended this client's database sessions
 )
 
 // Signals are the flags by which a conmgr tells its own state in every beat.
