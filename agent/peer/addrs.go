@@ -9,6 +9,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pgconmgr/pgconmgr/agent/mono/clock"
 )
 
 // openSpare keeps one descriptor in hand. When the limit is reached, it is given
@@ -121,6 +123,7 @@ func (ln *Listener) Addrs() []netip.AddrPort {
 const acceptBatch = 16
 
 func (s *socket) ready(uint32) {
+	s.ln.loop.now = clock.Now()
 	for range acceptBatch {
 		fd, sa, err := unix.Accept4(s.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 		if err == unix.EMFILE || err == unix.ENFILE {

@@ -26,7 +26,8 @@ const eventBatch = 256
 
 // source is a descriptor in the epoll set.
 type source interface {
-	// ready handles the events; it reads a readable socket to its end.
+	// ready handles the events; it reads a readable socket to its end, and the
+	// clock (Loop.now) after each time that something may have come.
 	ready(events uint32)
 }
 
@@ -175,9 +176,9 @@ func (l *Loop) pass() error {
 
 // Bounds of gathering.
 const (
-	gatherPerSession = 100 * time.Nanosecond
+	gatherPerSession = 200 * time.Nanosecond
 	gatherLeast      = 200 * time.Microsecond // less is not worth a system call
-	gatherMost       = time.Millisecond
+	gatherMost       = 2 * time.Millisecond
 )
 
 // gatherFor is how far apart the passes of a loop with many sessions are kept, so
@@ -219,7 +220,6 @@ func (l *Loop) wait(ms int) (int, error) {
 func (l *Loop) dispatch(n int) {
 	for _, ev := range l.events[:n] {
 		if fd := int(ev.Fd); fd < len(l.fds) && l.fds[fd].src != nil && l.fds[fd].gen == ev.Pad {
-			l.now = clock.Now()
 			l.fds[fd].src.ready(ev.Events)
 		}
 	}

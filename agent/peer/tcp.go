@@ -106,7 +106,7 @@ func (s *stream) ready(events uint32) {
 		return
 	}
 	if !s.finish && events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
-		s.read()
+		s.read(events&^unix.EPOLLIN != 0)
 	}
 	if s.fd >= 0 && events&unix.EPOLLOUT != 0 {
 		s.flush()
@@ -114,6 +114,7 @@ func (s *stream) ready(events uint32) {
 }
 
 func (s *stream) finishConnect() {
+	s.loop.now = clock.Now()
 	errno, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_ERROR)
 	if err == nil && errno != 0 {
 		err = unix.Errno(errno)
@@ -127,13 +128,17 @@ func (s *stream) finishConnect() {
 	s.owner.connected(s)
 }
 
-// read takes all that has come. Frames that came before an error or an end are
-// delivered before it.
-func (s *stream) read() {
+// read takes all that has come: a read that leaves room in the buffer has taken it,
+// unless the end is known to follow. Frames that came before an error or an end
+// are delivered before it.
+func (s *stream) read(ends bool) {
 	buf := s.loop.rbuf
 	for budget := readBudget; budget > 0 && s.fd >= 0; {
 		kept := copy(buf, s.partial)
 		n, err := unix.Read(s.fd, buf[kept:])
+		// What was read may have come after the pass was woken: an instant from
+		// before it came would bring the verdict forward.
+		s.loop.now = clock.Now()
 		switch {
 		case err == unix.EAGAIN || err == unix.EINTR:
 			return
@@ -144,11 +149,12 @@ func (s *stream) read() {
 			s.fail(fmt.Errorf("read from %s: connection closed by the peer", s.remote))
 			return
 		}
-		// What was read may have come after the pass was woken: an instant from
-		// before it came would bring the verdict forward.
-		s.loop.now = clock.Now()
 		budget -= n
+		room := kept+n < len(buf)
 		s.deliver(buf[:kept+n])
+		if room && !ends {
+			return
+		}
 	}
 }
 

@@ -53,6 +53,7 @@ func (d *datagram) ready(uint32) {
 	buf := d.loop.rbuf[:packetRoom]
 	for budget := readBudget; budget > 0 && d.fd >= 0; budget -= packetRoom {
 		n, err := unix.Read(d.fd, buf)
+		d.loop.now = clock.Now()
 		switch {
 		case err == unix.EAGAIN || err == unix.EINTR:
 			return
@@ -60,7 +61,6 @@ func (d *datagram) ready(uint32) {
 			d.fail(fmt.Errorf("read from %s: %w", d.remote, err))
 			return
 		}
-		d.loop.now = clock.Now()
 		err = wire.Parse(buf[:n], &d.loop.frame)
 		d.owner.frame(d, buf[:n], &d.loop.frame, err)
 	}
