@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -38,6 +39,8 @@ type gate struct {
 	timer    *peer.Timer // the docket's Next
 	relisten *peer.Timer
 	persist  *peer.Timer // the armed sessions are to be kept
+	settled  *peer.Timer // no client has come or gone for a while
+	crowd    int         // how many there were then
 	orders   []*Orders   // free ones
 	seekers  map[*peer.Session]struct{}
 	earlier  ArmedSet // of the last run, until it is restored or discarded
@@ -56,7 +59,7 @@ func newGate(s *server, id wire.ID) *gate {
 		seekers: map[*peer.Session]struct{}{}, earlier: s.keeper.load()}
 	g.timer = s.loop.NewTimer(g.tick)
 	g.relisten = s.loop.NewTimer(func() { g.listen(g.want) })
-	g.persist = s.loop.NewTimer(g.keep)
+	g.persist, g.settled = s.loop.NewTimer(g.keep), s.loop.NewTimer(g.settle)
 	g.refusals.log, g.hush.log = s.log, s.log
 	g.listener = s.loop.Listen(peer.ListenConfig{
 		Self: id, Incarnation: uint64(time.Now().UnixNano()), NewSession: newSessionIDs(),
@@ -347,6 +350,23 @@ const keepPerClient = 10 * time.Microsecond
 func (g *gate) keep() {
 	g.persist.Stop()
 	g.server.keeper.save(append(g.docket.Records(), g.earlier.Records...))
+	g.settled.Set(g.server.loop.Now().Add(settleAfter))
+}
+
+const (
+	settleAfter = 5 * time.Second
+	crowdLeast  = 1000
+)
+
+// settle gives memory back after a crowd of clients has come or gone: what their
+// coming took beside what they keep would stay with the process for hours.
+func (g *gate) settle() {
+	now := g.docket.Len()
+	if max(now-g.crowd, g.crowd-now) < crowdLeast {
+		return
+	}
+	g.crowd = now
+	go debug.FreeOSMemory()
 }
 
 // stop says BYE to every session.

@@ -51,6 +51,7 @@ type Loop struct {
 	fds    []registered // by descriptor
 	events []unix.EpollEvent
 	timers timerHeap
+	firing *Timer     // in the heap, but not set
 	frame  wire.Frame // the one that is being received
 	rbuf   []byte
 	wbuf   []byte
@@ -251,8 +252,18 @@ func (l *Loop) expire(now mono.Instant) {
 			l.weighFuses(now)
 			continue
 		}
-		l.timers.remove(first.t)
-		first.t.fire.expired()
+		l.fire(first.t)
+	}
+}
+
+// fire calls the function of the first timer, which is not set any more. It keeps
+// its place in the heap for the while: most are set anew at once, and that is half
+// the work then.
+func (l *Loop) fire(t *Timer) {
+	l.firing = t
+	t.fire.expired()
+	if l.firing == t {
+		t.Stop()
 	}
 }
 

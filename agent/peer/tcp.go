@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -135,7 +136,7 @@ func (s *stream) read(ends bool) {
 	buf := s.loop.rbuf
 	for budget := readBudget; budget > 0 && s.fd >= 0; {
 		kept := copy(buf, s.partial)
-		n, err := unix.Read(s.fd, buf[kept:])
+		n, err := readNow(s.fd, buf[kept:])
 		// What was read may have come after the pass was woken: an instant from
 		// before it came would bring the verdict forward.
 		s.loop.now = clock.Now()
@@ -156,6 +157,23 @@ func (s *stream) read(ends bool) {
 			return
 		}
 	}
+}
+
+// readNow and writeNow are read(2) and write(2) on a socket that is non-blocking:
+// they never wait, so the scheduler is not told of them.
+func readNow(fd int, b []byte) (int, error) {
+	return result(unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b))))
+}
+
+func writeNow(fd int, b []byte) (int, error) {
+	return result(unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b))))
+}
+
+func result(n, _ uintptr, errno unix.Errno) (int, error) {
+	if errno != 0 {
+		return -1, errno
+	}
+	return int(n), nil
 }
 
 func (s *stream) deliver(b []byte) {
@@ -198,7 +216,7 @@ func (s *stream) send(frames []byte, goodbye bool) {
 		s.dropped++
 		return
 	}
-	n, err := unix.Write(s.fd, frames)
+	n, err := writeNow(s.fd, frames)
 	switch {
 	case err == unix.EAGAIN:
 		s.dropped++

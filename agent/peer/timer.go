@@ -30,6 +30,7 @@ func (l *Loop) NewTimer(fire func()) *Timer {
 
 // Set sets the timer to fire at the given instant, once. Never stops it.
 func (t *Timer) Set(at mono.Instant) {
+	t.fired()
 	switch {
 	case at == mono.Never:
 		t.Stop()
@@ -41,6 +42,13 @@ func (t *Timer) Set(at mono.Instant) {
 	}
 }
 
+// fired ends that a timer whose function runs keeps its place.
+func (t *Timer) fired() {
+	if t.loop.firing == t {
+		t.loop.firing = nil
+	}
+}
+
 // move gives a timer that is in the heap another instant.
 func (t *Timer) move(at mono.Instant) {
 	t.loop.timers[t.index].at = at
@@ -48,10 +56,11 @@ func (t *Timer) move(at mono.Instant) {
 }
 
 // Pending reports whether the timer is set.
-func (t *Timer) Pending() bool { return t.index >= 0 }
+func (t *Timer) Pending() bool { return t.index >= 0 && t.loop.firing != t }
 
 // Stop takes the timer back.
 func (t *Timer) Stop() {
+	t.fired()
 	if t.index >= 0 {
 		t.loop.timers.remove(t)
 	}
