@@ -25,7 +25,7 @@
 //  4. run the posted functions
 //  5. weigh the fuse, then tick the machines that are due at the pass's instant
 //
-// A loop with thousands of sessions keeps its passes up to two milliseconds apart.
+// A loop with thousands of sessions keeps its passes up to three milliseconds apart.
 //
 // So whatever had arrived before the instant by which a peer is judged has been
 // read. A pass that is held up between 2 and 5 judges by the old instant; what it

@@ -177,9 +177,9 @@ func (l *Loop) pass() error {
 
 // Bounds of gathering.
 const (
-	gatherPerSession = 200 * time.Nanosecond
+	gatherPerSession = time.Microsecond
 	gatherLeast      = 200 * time.Microsecond // less is not worth a system call
-	gatherMost       = 2 * time.Millisecond
+	gatherMost       = 3 * time.Millisecond
 )
 
 // gatherFor is how far apart the passes of a loop with many sessions are kept, so
