@@ -84,12 +84,13 @@ func (w *world) afterLoaded(next func()) {
 	})
 }
 
-// dropOld takes the old key away once no session uses it.
+// dropOld takes the old key away once no session uses it: one whose connection is
+// broken is a session until it has timed out.
 func (w *world) dropOld() {
 	old := simRings()["old"].First().ID()
 	for _, h := range w.hosts() {
 		for _, e := range h.ends {
-			if e.key != nil && e.key.ID() == old && e.conn != nil {
+			if e.key != nil && e.key.ID() == old && (e.conn != nil || e.m.State() != wire.StateDown) {
 				w.after(w.timeout, w.dropOld)
 				return
 			}
