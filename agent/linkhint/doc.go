@@ -47,11 +47,11 @@
 //
 // # States of a path
 //
-//	          no carrier                   carrier
-//	  Good ----------------> Lost      <--------------> Off
-//	   ^  ^                   |                          |
-//	   |  +--- carrier, or another route ----------------+
-//	   +--- device up again, route back ---
+//	        no carrier                   carrier
+//	Good ----------------> Lost      <--------------> Off
+//	 ^  ^                   |                          |
+//	 |  +--- carrier, or another route ----------------+
+//	 +--- device up again, route back ---
 //
 // Lost: a device on every way has no carrier. Off: a device is down or gone, or
 // there is no route: somebody did it on purpose, and a session waits its full
