@@ -25,6 +25,7 @@ var (
 	// passedOver are the fields that do not, or are the same in all states.
 	passedOver = []string{
 		"cfg", "peer", "told", "signal", "eager", // the same in all states
+		"graceUntil",          // the model has no link hints
 		"previous", "endedAt", // only told, or for SetEager
 		"seen", "received", "lost", "heardAt", "sent", // books of loss and round trip
 		// The round trip in them moves the last question before a deadline by less

@@ -20,9 +20,9 @@
 //	  Down ------------------------> Init ---------------> Up <----------+
 //	   ^                              |                   |  |    heard   |
 //	   |  refused, no answer,         |     late, broken* |  | own pause, |
-//	   |  broken, bye                 |                   v  v fuse       |
+//	   |  broken, bye                 |                   v  v fuse, hint |
 //	   |<-----------------------------+               Late   Suspect -----+
-//	   |                                                |  -->  |
+//	   |                                                |  <->  |
 //	   |   verdict: timeout, disconnect**, peer gave up,|       |
 //	   |   bye; without one: own stop, replaced**       |       |
 //	   +<-----------------------------------------------+-------+   (and from Up)
@@ -41,13 +41,14 @@
 //	Init -> Up        armed
 //	Init -> Down      refused, no answer, disconnect, peer gave up, bye, own stop, replaced
 //	Up -> Late        late, disconnect, replaced
-//	Up -> Suspect     own pause
-//	Late -> Suspect   own pause, fuse
+//	Up -> Suspect     own pause, link hint
+//	Late -> Suspect   own pause, fuse, link hint
+//	Suspect -> Late   link up
 //	Late -> Up        heard
 //	Suspect -> Up     heard
 //	Up -> Down !      timeout, disconnect, peer gave up, bye
 //	Late -> Down !    timeout, disconnect, peer gave up, bye
-//	Suspect -> Down ! timeout, disconnect, peer gave up, bye
+//	Suspect -> Down ! timeout, link down, disconnect, peer gave up, bye
 //	Up -> Down        own stop, replaced
 //	Late -> Down      own stop, replaced
 //	Suspect -> Down   own stop, replaced
@@ -70,6 +71,9 @@
 //   - A watchdog that has ended the client's database sessions says so in the next
 //     WELCOME: an Active end that is armed still, because it was frozen and cut off
 //     meanwhile, gives its verdict then. Closing their sockets was told to nobody.
+//   - Link hint: the kernel says that the link to the peer is lost (agent/linkhint).
+//     Suspect, probe at once; with nothing heard within the grace the session ends,
+//     reason link down. A valid frame or the link's return ends the grace.
 //   - Own pause: when the driver ran late by more than a quarter of the timeout,
 //     nobody is judged for that silence. Suspect, probe at once, and one full
 //     timeout from now.

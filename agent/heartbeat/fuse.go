@@ -20,7 +20,7 @@ func FuseBlows(armed, dying int) bool {
 // Dying reports whether the session is silent and its verdict is due within one
 // interval of now, and the fuse has not held it yet.
 func (m *Machine) Dying(now mono.Instant) bool {
-	return m.doubtful() && !m.held && !m.deadline.After(now.Add(m.cfg.Interval))
+	return m.doubtful() && !m.held && !m.verdictAt().After(now.Add(m.cfg.Interval))
 }
 
 // Hold gives a silent session one more timeout, once per silence, because the
@@ -31,6 +31,6 @@ func (m *Machine) Hold(now mono.Instant, out *Output) {
 	}
 	m.held = true
 	m.stats.Holds++
-	m.deadline = m.deadline.Add(m.cfg.Timeout)
+	m.deadline, m.graceUntil = m.verdictAt().Add(m.cfg.Timeout), mono.Never
 	m.become(now, wire.StateSuspect, wire.ReasonFuse, out)
 }

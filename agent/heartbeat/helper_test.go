@@ -127,6 +127,12 @@ func (r *rig) deadline() { r.at(r.m.Deadline()) }
 
 func (r *rig) paused(late time.Duration) { r.do(func() { r.m.Paused(r.now, late, &r.out) }) }
 
+// linkLost and linkBack are hints of the kernel.
+func (r *rig) linkLost(grace time.Duration) {
+	r.do(func() { r.m.LinkLost(r.now, grace, &r.out) })
+}
+func (r *rig) linkBack() { r.do(func() { r.m.LinkBack(r.now, &r.out) }) }
+
 // at moves the clock to the instant and ticks there once.
 func (r *rig) at(i mono.Instant) {
 	r.now = i

@@ -108,6 +108,7 @@ type Machine struct {
 	lastAnswer mono.Instant
 
 	deadline     mono.Instant // verdict, in armed states
+	graceUntil   mono.Instant // verdict of a lost link; Never without a hint
 	lateAt       mono.Instant // Up turns Late
 	nextBeat     mono.Instant
 	nextProbe    mono.Instant
@@ -122,7 +123,7 @@ type Machine struct {
 func NewActive(cfg Config, now mono.Instant) *Machine {
 	return &Machine{
 		cfg: &cfg, shake: new(handshake), dialer: &dialer{retryAt: now},
-		attemptUntil: mono.Never, nextProbe: mono.Never,
+		attemptUntil: mono.Never, nextProbe: mono.Never, graceUntil: mono.Never,
 	}
 }
 
@@ -144,7 +145,7 @@ func NewPassive(cfg *Config, o Opening, hello *wire.Frame, now mono.Instant, out
 		cfg: cfg, state: wire.StateInit, why: wire.ReasonOpened, link: linkOpen,
 		session: o.Session, seq: 1,
 		shake:        &handshake{nonce: hello.Hello.Nonce, key: o.Key, welcome: o.Nonce, ended: o.Ended},
-		attemptUntil: now.Add(cfg.ConnectTimeout), nextProbe: mono.Never,
+		attemptUntil: now.Add(cfg.ConnectTimeout), nextProbe: mono.Never, graceUntil: mono.Never,
 	}
 	m.begin(now, hello.Seq)
 	m.welcome(now, out)
@@ -174,9 +175,9 @@ func (m *Machine) Next() mono.Instant {
 	}
 	switch m.state {
 	case wire.StateUp:
-		next = next.Min(m.lateAt).Min(m.deadline)
+		next = next.Min(m.lateAt).Min(m.verdictAt())
 	case wire.StateLate, wire.StateSuspect:
-		next = next.Min(m.deadline)
+		next = next.Min(m.verdictAt())
 		if m.link == linkOpen {
 			next = next.Min(m.nextProbe)
 		}
@@ -189,7 +190,7 @@ func (m *Machine) Tick(now mono.Instant, out *Output) {
 	switch {
 	case m.stopped:
 		return
-	case Armed(m.state) && !now.Before(m.deadline):
+	case Armed(m.state) && !now.Before(m.verdictAt()):
 		m.expiredDeadline(now, out)
 		return
 	case m.link != linkNone && !now.Before(m.attemptUntil):
@@ -226,11 +227,6 @@ func (m *Machine) expiredBeat(now mono.Instant, out *Output) {
 	m.beat(now, flags, out)
 }
 
-// expiredDeadline is the verdict of silence.
-func (m *Machine) expiredDeadline(now mono.Instant, out *Output) {
-	m.end(now, wire.ReasonTimeout, CloseReset, out)
-}
-
 // State returns the present state.
 func (m *Machine) State() wire.State { return m.state }
 
@@ -249,7 +245,7 @@ func (m *Machine) Deadline() mono.Instant {
 	if !Armed(m.state) {
 		return mono.Never
 	}
-	return m.deadline
+	return m.verdictAt()
 }
 
 // Instance returns the instance state heard last, the zero value on a Passive end.

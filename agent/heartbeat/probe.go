@@ -36,7 +36,7 @@ func (m *Machine) askEvery() time.Duration {
 // measured round trip arbitrarily long, and that must not silence the questions.
 func (m *Machine) planProbe(now mono.Instant) mono.Instant {
 	next := now.Add(m.askEvery())
-	last := m.deadline.Add(-min(m.stats.RTT, m.cfg.Timeout/4) - probeSlack)
+	last := m.verdictAt().Add(-min(m.stats.RTT, m.cfg.Timeout/4) - probeSlack)
 	switch {
 	case !next.After(last):
 		return next

@@ -249,13 +249,23 @@ func (h *host) harmless(p *packet, deliver func()) {
 	deliver()
 	for _, m := range before {
 		after := m.e.mark()
-		if m.doubtful && p.by == attackForget { // it dials anew, no more
+		if m.doubtful && p.forgets() { // it dials anew, no more
 			after.session = m.session
+		}
+		if m.state == wire.StateInit && p.by == attackReplay { // of a HELLO after the one that made it
+			after.peer = m.peer
 		}
 		if after != m {
 			h.w.fail("%s: a %v frame changed it", m.e, p.by)
 		}
 	}
+}
+
+// forgets reports whether the frame says that there is no such session, which
+// nobody can prove: made up, or another one with a bit flipped.
+func (p *packet) forgets() bool {
+	var f wire.Frame
+	return wire.Parse(p.b, &f) == nil && f.Type == wire.TypeRefuse && f.Refuse.Code == wire.CodeSession
 }
 
 func (e *end) mark() mark {

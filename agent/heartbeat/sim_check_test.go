@@ -12,7 +12,8 @@ import (
 type oracle struct {
 	heard   mono.Instant // last valid frame of a relation
 	paused  mono.Instant // last own pause that was noticed
-	until   mono.Instant // latest instant of a verdict
+	until   mono.Instant // latest instant of a verdict, but for hints
+	grace   mono.Instant // end of the grace of a lost link; zero without a hint
 	held    bool         // the fuse held this silence
 	session uint64
 	seq     uint64          // highest accepted in the session
@@ -27,7 +28,7 @@ type oracle struct {
 
 func (e *end) notePause(now mono.Instant) {
 	e.paused = now
-	e.until = max(e.until, now.Add(e.h.w.timeout))
+	e.until, e.grace = max(e.until, now.Add(e.h.w.timeout)), 0
 	e.sent -= 2
 	e.h.w.tally.pauses++
 }
@@ -38,7 +39,7 @@ func (e *end) noteHold(now mono.Instant) {
 	}
 	e.held = true
 	e.h.w.tally.holds++
-	e.until = e.until.Add(e.h.w.timeout)
+	e.until, e.grace = e.latest().Add(e.h.w.timeout), 0
 }
 
 // noteSent bounds the rate: the schedule, the probes, and a few for each
@@ -119,7 +120,7 @@ func (e *end) accept(now mono.Instant, f *wire.Frame, session uint64) {
 		w.heardBy[f.Session][e.h.side] = true
 	}
 	if f.Type == wire.TypeWelcome || f.Type == wire.TypeBeat && f.Beat.State != wire.StateDown {
-		e.heard, e.held = now, false
+		e.heard, e.held, e.grace = now, false, 0
 		e.until = max(now.Add(w.timeout), e.pausedUntil())
 	}
 }
@@ -166,8 +167,13 @@ func (e *end) noteChange(c Change) {
 		w.fail("%s: a live peer is accused while all is well: %v", e, c.Reason)
 	}
 	inPause := !e.paused.IsZero() && c.At.Before(e.pausedUntil())
-	if c.Reason == wire.ReasonTimeout {
-		if c.At.Before(e.heard.Add(w.timeout)) || c.LastValid != e.heard {
+	if c.Reason == wire.ReasonTimeout || c.Reason == wire.ReasonLinkDown {
+		e.checkHint(c)
+		due := e.heard.Add(w.timeout)
+		if e.grace != 0 {
+			due = due.Min(e.grace)
+		}
+		if c.At.Before(due) || c.LastValid != e.heard {
 			w.fail("%s: verdict %v after the last valid frame (it says %v)", e, c.At.Sub(e.heard), c.Silence)
 		}
 		if inPause {
@@ -185,11 +191,11 @@ func (e *end) checkBounds(now mono.Instant) {
 	if !Armed(e.m.State()) {
 		return
 	}
-	if !now.Before(e.until) {
+	if !now.Before(e.latest()) {
 		e.h.w.fail("%s: silent since %v and still %v", e, now.Sub(e.heard), e.m.State())
 	}
-	if e.m.Next().After(e.until) {
-		e.h.w.fail("%s: wants to be woken %v after the verdict is due", e, e.m.Next().Sub(e.until))
+	if e.m.Next().After(e.latest()) {
+		e.h.w.fail("%s: wants to be woken %v after the verdict is due", e, e.m.Next().Sub(e.latest()))
 	}
 }
 

@@ -46,7 +46,7 @@ func (w *world) fault(most time.Duration) {
 	l := w.links[w.rng.IntN(len(w.links))]
 	h := w.anyHost()
 	d := w.duration(most)
-	switch w.rng.IntN(12) {
+	switch w.rng.IntN(14) {
 	case 0, 1:
 		dir := w.rng.IntN(2)
 		l.loss[dir] = w.rng.Float64() * 0.5
@@ -86,6 +86,8 @@ func (w *world) fault(most time.Duration) {
 	case 11:
 		w.say("fault: the watchdog is full for %v", d)
 		w.watchdog.fullUntil = w.now.Add(d)
+	case 12, 13:
+		w.linkFault(l, d)
 	}
 }
 

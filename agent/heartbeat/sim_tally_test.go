@@ -12,8 +12,8 @@ import (
 
 // tally counts what happened, to show that the simulation is worth its name.
 type tally struct {
-	frames, pauses, holds, armed, redialed, reordered int
-	verdicts                                          [256]int // by reason
+	frames, pauses, holds, armed, redialed, reordered, hints int
+	verdicts                                                 [256]int // by reason
 
 	cookies, refused, refusedSealed, forgotten int              // answers outside a session
 	attacks                                    [attackKinds]int // frames that the attacker has put in
@@ -29,6 +29,7 @@ func (t *tally) add(o *tally) {
 	t.armed += o.armed
 	t.redialed += o.redialed
 	t.reordered += o.reordered
+	t.hints += o.hints
 	for i, n := range o.verdicts {
 		t.verdicts[i] += n
 	}
@@ -46,8 +47,8 @@ func (t *tally) add(o *tally) {
 }
 
 func (t *tally) String() string {
-	s := fmt.Sprintf("%d frames, %d own pauses, %d sessions armed, %d relations survived their transport, %d fuses held, %d frames out of order; verdicts:",
-		t.frames, t.pauses, t.armed, t.redialed, t.holds, t.reordered)
+	s := fmt.Sprintf("%d frames, %d own pauses, %d sessions armed, %d relations survived their transport, %d fuses held, %d frames out of order, %d hints; verdicts:",
+		t.frames, t.pauses, t.armed, t.redialed, t.holds, t.reordered, t.hints)
 	for why, n := range t.verdicts {
 		if n > 0 {
 			s += fmt.Sprintf(" %d %v,", n, wire.Reason(why))
@@ -65,7 +66,7 @@ func (t *tally) String() string {
 
 // check fails when something that the simulation is for never happened.
 func (t *tally) check(test *testing.T) {
-	for _, why := range []wire.Reason{wire.ReasonTimeout, wire.ReasonDisconnect, wire.ReasonPeerDown, wire.ReasonStop, wire.ReasonRestart} {
+	for _, why := range []wire.Reason{wire.ReasonTimeout, wire.ReasonLinkDown, wire.ReasonDisconnect, wire.ReasonPeerDown, wire.ReasonStop, wire.ReasonRestart} {
 		if t.verdicts[why] == 0 {
 			test.Errorf("no verdict for %v in all seeds: the simulation proves nothing about it", why)
 		}
@@ -76,7 +77,7 @@ func (t *tally) check(test *testing.T) {
 		}
 	}
 	for what, n := range map[string]int{
-		"own pause": t.pauses, "fuse": t.holds, "redial": t.redialed, "reordering": t.reordered,
+		"own pause": t.pauses, "hint": t.hints, "fuse": t.holds, "redial": t.redialed, "reordering": t.reordered,
 		"dropped frame": t.dropped, "cookie": t.cookies, "sealed refusal": t.refusedSealed,
 		"unsealed refusal": t.refused - t.refusedSealed - t.forgotten, "forgotten session": t.forgotten, "pair of keys": t.paired,
 		"rotation in order": t.rotated, "session without its key": t.keyless,

@@ -48,7 +48,7 @@ func (m *Machine) heard(now mono.Instant, out *Output) {
 	}
 	m.held = false
 	m.lastValid = now
-	m.deadline = now.Add(m.cfg.Timeout)
+	m.deadline, m.graceUntil = now.Add(m.cfg.Timeout), mono.Never
 	m.lateAt = now.Add(lateAfter(m.cfg.Interval, m.cfg.Timeout))
 }
 

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -176,6 +177,17 @@ func callEvents() []event {
 		{"Replace", "Replace", func(r *rig) { r.do(func() { r.m.Replace(r.now, &r.out) }) }},
 		{"Paused, a quarter", "Paused", func(r *rig) { r.paused(timeout / 4) }},
 		{"Paused, more", "Paused", func(r *rig) { r.paused(timeout/4 + 1) }},
+		{"LinkLost", "LinkLost", func(r *rig) { r.linkLost(interval) }},
+		{"LinkLost, twice", "LinkLost", func(r *rig) { r.linkLost(interval); r.linkLost(timeout) }},
+		{"LinkLost, LinkBack", "LinkBack", func(r *rig) { r.linkLost(0); r.linkBack() }},
+		{"LinkBack", "LinkBack", func(r *rig) { r.linkBack() }},
+		{"LinkLost, grace is over", "Tick", func(r *rig) {
+			r.linkLost(interval)
+			if Armed(r.m.State()) {
+				r.at(r.now.Add(interval))
+			}
+		}},
+		{"LinkLost, pause", "Paused", func(r *rig) { r.linkLost(interval); r.paused(timeout) }},
 		{"Push", "Push", func(r *rig) { r.do(func() { r.m.Push(r.now, &r.out) }) }},
 		{"Hold", "Hold", func(r *rig) { r.hold() }},
 		{"SetEager", "SetEager", func(r *rig) { r.do(func() { r.m.SetEager(true) }) }},
@@ -223,13 +235,22 @@ func outcome(r *rig, before Machine) (string, bool) {
 	if r.out.Refused != nil {
 		did = append(did, "tell the refusal")
 	}
-	if armed := Armed(before.state) && Armed(r.m.state); armed && r.m.deadline != before.deadline {
-		did = append(did, "deadline +"+r.m.deadline.Sub(before.deadline).String())
+	if armed := Armed(before.state) && Armed(r.m.state); armed && r.m.verdictAt() != before.verdictAt() {
+		moved := r.m.verdictAt().Sub(before.verdictAt())
+		did = append(did, fmt.Sprintf("deadline %s", signed(moved)))
 	}
 	if r.m.cfg.Role == Active && r.m.link == linkNone && (before.link != linkNone || r.m.retryAt != before.retryAt) && !r.m.stopped {
 		did = append(did, "dial in "+r.m.retryAt.Sub(r.now).String())
 	}
 	return strings.Join(did, "; "), len(did) > 0
+}
+
+// signed is a duration that tells its sign.
+func signed(d time.Duration) string {
+	if d < 0 {
+		return d.String()
+	}
+	return "+" + d.String()
 }
 
 // transitions runs every event in every situation.

@@ -120,6 +120,7 @@ func (m *Machine) Paused(now mono.Instant, late time.Duration, out *Output) {
 	}
 	m.stats.Pauses++
 	m.deadline = max(m.deadline, m.pauseGuard) // the fuse may have given more
+	m.graceUntil = mono.Never
 	m.become(now, wire.StateSuspect, wire.ReasonOwnPause, out)
 }
 
