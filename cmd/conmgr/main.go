@@ -115,6 +115,9 @@ func start(e env, path string) error {
 	for _, w := range warnings {
 		log.Warn(string(w))
 	}
+	if err := cli.ShortenSlices(); err != nil {
+		log.Warn("a busy machine may delay heartbeats more than it has to", "err", err)
+	}
 	err = serve(e, config, dir, log)
 	if err != nil {
 		log.Log(context.Background(), conmgr.LevelFatal, "conmgr ends", "err", err)

@@ -75,6 +75,9 @@ func serve(o *options, stderr io.Writer) error {
 	}
 	unix.Umask(0o077)
 	keepHeapSmall()
+	if err := cli.ShortenSlices(); err != nil {
+		log.Warn("a busy machine may delay heartbeats more than it has to", "err", err)
+	}
 	context.AfterFunc(ctx, func() {
 		stop() // the next signal kills
 		notify(log, daemon.SdNotifyStopping)
