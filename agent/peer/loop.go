@@ -64,6 +64,7 @@ type Loop struct {
 	least     time.Duration // shortest timeout of all sessions, or less
 	stale     bool          // a session has left: least may be too short
 	listeners []*Listener
+	links     Links // may be nil
 	stall     *Timer
 	stood     pace // lines about lateness
 	fused     pace // lines about the fuse

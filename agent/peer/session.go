@@ -48,9 +48,11 @@ type Session struct {
 	kernel mono.Instant // last sign of the host's kernel besides the open transport's
 	slot   int32        // in Loop.sessions
 
+	watching bool // somebody watches the link to the peer
+
 	// The following are for the Passive end only.
 
-	Protected   bool // never judged by the owner (beside slot, to take no room)
+	Protected   bool // never judged by the owner
 	id          uint64
 	conmgr      wire.ID
 	incarnation uint64
@@ -59,7 +61,8 @@ type Session struct {
 // activeEnd is what only the end that dials needs.
 type activeEnd struct {
 	DialConfig
-	forged uint64 // frames that were not the peer's
+	forged uint64     // frames that were not the peer's
+	way    netip.Addr // whose link is watched
 }
 
 // noteKernel keeps a sign of life of the peer's kernel.
@@ -109,6 +112,7 @@ func (s *Session) carryOut(out *heartbeat.Output) {
 		s.handler.Refused(s, *out.Refused, true)
 	}
 	for _, c := range out.Changes {
+		s.followLink(heartbeat.Armed(c.To))
 		s.handler.Changed(s, c)
 	}
 	if out.Instance || out.Signal {
