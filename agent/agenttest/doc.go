@@ -21,6 +21,11 @@
 // permanent: no EHOSTUNREACH after three seconds ends a silence that a router
 // would not have ended.
 //
+// The kernel announces the losses of carrier of all its devices at most once per
+// second, but those of a veth at once. A host that is to meet this throttle gets a
+// tap device as eth0 (Options.Tap), whose frames the lab's process carries to a
+// second one at the port, and Lab.Throttle begins the second on purpose.
+//
 // The core takes a context and returns errors, so that programs can use it;
 // the functions that start with Must take a testing.TB, fail the test and
 // register the clean-up. A lab needs root, Linux 5.16 (netdev egress hook), ip,

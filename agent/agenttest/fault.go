@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -152,18 +153,31 @@ func (h *Host) parseCounters(text string) (d Dropped, err error) {
 	return d, nil
 }
 
-// Unplug takes the cable out: the host's eth0 loses its carrier.
-func (h *Host) Unplug(context.Context) (Effect, error) { return h.setPort(h.lab.links.LinkSetDown) }
+// Unplug takes the cable out: the host's eth0 loses its carrier, and nothing passes.
+// When the host is told of it depends on its device, see [Options].
+func (h *Host) Unplug(context.Context) (Effect, error) {
+	if h.cable != nil {
+		return timed(func() error { return h.cable.setPlugged(false) })
+	}
+	return h.setPort(h.lab.links.LinkSetDown)
+}
 
 // Plug puts the cable in again and returns when packets pass.
 func (h *Host) Plug(ctx context.Context) (Effect, error) {
-	e, err := h.setPort(h.lab.links.LinkSetUp)
+	e, err := h.plug()
 	if err != nil {
 		return e, err
 	}
 	err = h.waitForwarding(ctx)
 	e.After = clock.Now()
 	return e, err
+}
+
+func (h *Host) plug() (Effect, error) {
+	if h.cable != nil {
+		return timed(func() error { return h.cable.setPlugged(true) })
+	}
+	return h.setPort(h.lab.links.LinkSetUp)
 }
 
 // forwarding is BR_STATE_FORWARDING (if_bridge.h) as sysfs shows it.
@@ -178,14 +192,15 @@ func (h *Host) waitForwarding(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return h.Do(func() error { return waitFile(ctx, "/sys/class/net/eth0/operstate", "up\n") })
+	// A tap that never lost its carrier is "unknown", which serves as well.
+	return h.Do(func() error { return waitFile(ctx, "/sys/class/net/eth0/operstate", "up\n", "unknown\n") })
 }
 
-// waitFile waits until a file of the kernel has the content.
-func waitFile(ctx context.Context, path, content string) error {
-	return poll(ctx, 5*time.Second, path+" = "+strings.TrimSpace(content), func() (bool, error) {
+// waitFile waits until a file of the kernel has one of the contents.
+func waitFile(ctx context.Context, path string, contents ...string) error {
+	return poll(ctx, 5*time.Second, fmt.Sprintf("%s = %q", path, contents), func() (bool, error) {
 		text, err := os.ReadFile(path)
-		return string(text) == content, err
+		return slices.Contains(contents, string(text)), err
 	})
 }
 

@@ -59,8 +59,15 @@ func (w *wire) received(t *testing.T) int {
 	}
 }
 
-func TestFaultsDropWhatTheySay(t *testing.T) {
-	l := MustLab(t, "a", "b")
+// onBothDevices runs a test with a host a on a veth, and with one on a tap.
+func onBothDevices(t *testing.T, test func(*testing.T, *Lab)) {
+	t.Run("veth", func(t *testing.T) { test(t, MustLab(t, "a", "b")) })
+	t.Run("tap", func(t *testing.T) { test(t, MustLabWith(t, Options{Hosts: []string{"a", "b"}, Tap: []string{"a"}})) })
+}
+
+func TestFaultsDropWhatTheySay(t *testing.T) { onBothDevices(t, faultsDropWhatTheySay) }
+
+func faultsDropWhatTheySay(t *testing.T, l *Lab) {
 	a, b := l.Host("a"), l.Host("b")
 	for _, tt := range []struct {
 		name        string
@@ -136,8 +143,9 @@ func TestLossLosesAShare(t *testing.T) {
 }
 
 // What a capture of the port misses is what the injector has counted.
-func TestLossOnCountsOnePort(t *testing.T) {
-	l := MustLab(t, "a", "b")
+func TestLossOnCountsOnePort(t *testing.T) { onBothDevices(t, lossOnCountsOnePort) }
+
+func lossOnCountsOnePort(t *testing.T, l *Lab) {
 	a, b := l.Host("a"), l.Host("b")
 	w, other := mustWire(t, a, b, b.Addr4), mustWire(t, a, b, b.Addr4)
 	port := uint16(w.dest.(*net.UDPAddr).Port)
@@ -182,8 +190,9 @@ func TestDropPortDropsOnlyThePort(t *testing.T) {
 	}
 }
 
-func TestUnplugTakesTheCarrier(t *testing.T) {
-	l := MustLab(t, "a", "b")
+func TestUnplugTakesTheCarrier(t *testing.T) { onBothDevices(t, unplugTakesTheCarrier) }
+
+func unplugTakesTheCarrier(t *testing.T, l *Lab) {
 	a := l.Host("a")
 	carrier := func(h *Host) string {
 		var text []byte

@@ -27,6 +27,7 @@ type Host struct {
 	number int // from 1
 	space  *space
 	cgroup cgroup
+	cable  *cable // nil: eth0 is a veth, whose other end is the port
 }
 
 func newHost(l *Lab, number int, name string) *Host {
@@ -50,6 +51,16 @@ func (h *Host) port() string { return "p-" + h.Name }
 
 func (h *Host) mac() string { return fmt.Sprintf("02:99:00:00:00:%02x", h.number) }
 
+// addPort makes the switch's end of the cable, by itself or by what it adds to the
+// commands for ip(8).
+func (h *Host) addPort(links *strings.Builder) error {
+	if h.cable != nil {
+		return h.cable.addPort(h.lab.owner, h.port())
+	}
+	fmt.Fprintf(links, "link add %s type veth peer name eth0 address %s netns %s\n", h.port(), h.mac(), h.Namespace())
+	return nil
+}
+
 // build makes the control group and configures the namespace's interfaces.
 func (h *Host) build(ctx context.Context) (err error) {
 	if h.cgroup, err = makeCgroup(h.Cgroup()); err != nil {
@@ -59,6 +70,12 @@ func (h *Host) build(ctx context.Context) (err error) {
 		return err
 	}
 	var b strings.Builder
+	if h.cable != nil {
+		if err := h.cable.plugIn(h.space); err != nil {
+			return err
+		}
+		fmt.Fprintf(&b, "link set eth0 address %s\n", h.mac())
+	}
 	b.WriteString("link set lo up\nlink set eth0 addrgenmode none\n")
 	fmt.Fprintf(&b, "address add %v/24 dev eth0\naddress add %v/64 dev eth0 nodad\nlink set eth0 up\n", h.Addr4, h.Addr6)
 	for _, peer := range h.lab.hosts {

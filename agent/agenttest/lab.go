@@ -23,6 +23,17 @@ import (
 // database hosts.
 var DefaultHosts = []string{"client", "db1", "db2"}
 
+// Options say what a lab consists of.
+type Options struct {
+	// Hosts are the names, 1 to 12 letters and digits each, as they become parts of
+	// interface names; none is DefaultHosts.
+	Hosts []string
+	// Tap are those of the hosts whose eth0 is a tap device instead of a veth. The
+	// kernel announces the loss of its carrier at most once per second, as it does
+	// for a real network card; a veth's loss it announces always at once.
+	Tap []string
+}
+
 // Lab is a set of hosts on one switch. Its methods may be called concurrently;
 // Close ends everything in it.
 type Lab struct {
@@ -34,6 +45,7 @@ type Lab struct {
 	links     *netlink.Handle
 	hosts     []*Host
 	binaries  sync.Mutex // held while programs are put into Dir
+	throttle  throttle
 	mu        sync.Mutex // guards the following
 	processes []*Process
 	closed    bool
@@ -42,20 +54,23 @@ type Lab struct {
 // labCount makes the ids of one process's labs differ.
 var labCount atomic.Int64
 
-// New makes a lab with the named hosts (none: DefaultHosts) and removes what
-// dead owners left. Names are 1 to 12 letters and digits, as they become parts
-// of interface names.
+// New is NewWith for hosts on veth devices.
 func New(ctx context.Context, hosts ...string) (*Lab, error) {
-	if len(hosts) == 0 {
-		hosts = DefaultHosts
+	return NewWith(ctx, Options{Hosts: hosts})
+}
+
+// NewWith makes a lab and removes what dead owners left.
+func NewWith(ctx context.Context, o Options) (*Lab, error) {
+	if len(o.Hosts) == 0 {
+		o.Hosts = DefaultHosts
 	}
-	if err := checkHostNames(hosts); err != nil {
+	if err := o.check(); err != nil {
 		return nil, err
 	}
 	if _, err := Sweep(ctx); err != nil {
 		return nil, fmt.Errorf("remove labs of dead owners: %w", err)
 	}
-	l, err := plan(hosts)
+	l, err := plan(o)
 	if err != nil {
 		return nil, err
 	}
@@ -63,6 +78,18 @@ func New(ctx context.Context, hosts ...string) (*Lab, error) {
 		return nil, errors.Join(fmt.Errorf("make lab: %w", err), l.Close())
 	}
 	return l, nil
+}
+
+func (o Options) check() error {
+	if err := checkHostNames(o.Hosts); err != nil {
+		return err
+	}
+	for _, name := range o.Tap {
+		if !slices.Contains(o.Hosts, name) {
+			return fmt.Errorf("tap host %q: expected one of %q", name, o.Hosts)
+		}
+	}
+	return nil
 }
 
 func checkHostNames(hosts []string) error {
@@ -85,7 +112,7 @@ func checkHostNames(hosts []string) error {
 }
 
 // plan decides every name and writes the record; nothing else exists yet.
-func plan(hosts []string) (*Lab, error) {
+func plan(o Options) (*Lab, error) {
 	root, err := cgroupRoot()
 	if err != nil {
 		return nil, err
@@ -104,8 +131,11 @@ func plan(hosts []string) (*Lab, error) {
 		Namespaces: []string{id + "-switch"},
 	}
 	l := &Lab{Dir: r.Dir, record: r}
-	for i, name := range hosts {
+	for i, name := range o.Hosts {
 		h := newHost(l, i+1, name)
+		if slices.Contains(o.Tap, name) {
+			h.cable = new(cable)
+		}
 		l.hosts = append(l.hosts, h)
 		r.Namespaces = append(r.Namespaces, h.Namespace())
 	}
@@ -158,7 +188,9 @@ func (l *Lab) buildSwitch(ctx context.Context) error {
 	links.WriteString("link add br0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0\nlink set br0 up\n")
 	rules.WriteString("table netdev lab {\n")
 	for _, h := range l.hosts {
-		fmt.Fprintf(&links, "link add %s type veth peer name eth0 address %s netns %s\n", h.port(), h.mac(), h.Namespace())
+		if err := h.addPort(&links); err != nil {
+			return err
+		}
 		fmt.Fprintf(&links, "link set %s master br0 up\n", h.port())
 		h.writeHooks(&rules)
 	}
@@ -238,7 +270,11 @@ func (l *Lab) Close() error {
 	if l.links != nil {
 		l.links.Close()
 	}
+	errs = append(errs, l.throttle.close())
 	for _, h := range l.hosts {
+		if h.cable != nil {
+			errs = append(errs, h.cable.close())
+		}
 		if h.space != nil {
 			h.space.close()
 		}

@@ -206,4 +206,7 @@ func TestHostNames(t *testing.T) {
 			t.Errorf("%q: %v, want ok = %t", tt.names, err, tt.ok)
 		}
 	}
+	if err := (Options{Hosts: []string{"a"}, Tap: []string{"b"}}).check(); err == nil {
+		t.Error("a tap host that is no host: no error")
+	}
 }

@@ -82,6 +82,14 @@ func NeedLab(t testing.TB) {
 	}
 }
 
+// NeedTap skips the test where no tap device can be made.
+func NeedTap(t testing.TB) {
+	t.Helper()
+	if _, err := os.Stat("/dev/net/tun"); err != nil {
+		Skip(t, "/dev/net/tun (CONFIG_TUN)")
+	}
+}
+
 // ErrHostNamespace means that the caller's thread is where the machine's own
 // connections are.
 var ErrHostNamespace = errors.New("this is the machine's own network namespace")

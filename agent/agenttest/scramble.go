@@ -10,8 +10,6 @@ import (
 	"os"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Scramble says how a path delivers what a host sends from or to one UDP port
@@ -58,24 +56,6 @@ func (h *Host) Scramble(ctx context.Context, o Scramble) (*Scrambler, error) {
 		return nil, errors.Join(fmt.Errorf("scramble %s: %w", h.Name, err), s.Close(ctx))
 	}
 	return s, nil
-}
-
-// openTap makes a tap device in the namespace of the thread.
-func openTap(name string) (*os.File, error) {
-	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open /dev/net/tun: %w", err)
-	}
-	request, err := unix.NewIfreq(name)
-	if err == nil {
-		request.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
-		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, request)
-	}
-	if err != nil {
-		_ = unix.Close(fd)
-		return nil, fmt.Errorf("make tap %s: %w", name, err)
-	}
-	return os.NewFile(uintptr(fd), name), nil
 }
 
 // divert makes the tap a port of the bridge that nothing but the rules sends to:

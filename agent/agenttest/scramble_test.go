@@ -40,8 +40,9 @@ func (w *wire) numbers(t *testing.T, moment time.Duration) (got []int) {
 	}
 }
 
-func TestScrambleReordersAndRepeats(t *testing.T) {
-	l := MustLab(t, "a", "b")
+func TestScrambleReordersAndRepeats(t *testing.T) { onBothDevices(t, scrambleReordersAndRepeats) }
+
+func scrambleReordersAndRepeats(t *testing.T, l *Lab) {
 	a, b := l.Host("a"), l.Host("b")
 	for _, addr := range []netip.Addr{b.Addr4, b.Addr6} {
 		w := mustWire(t, a, b, addr)

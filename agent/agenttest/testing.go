@@ -12,8 +12,17 @@ import (
 // the end of every process's log. It skips where NeedLab does.
 func MustLab(t testing.TB, hosts ...string) *Lab {
 	t.Helper()
+	return MustLabWith(t, Options{Hosts: hosts})
+}
+
+// MustLabWith is MustLab with all options.
+func MustLabWith(t testing.TB, o Options) *Lab {
+	t.Helper()
 	NeedLab(t)
-	l, err := New(t.Context(), hosts...)
+	if len(o.Tap) > 0 {
+		NeedTap(t)
+	}
+	l, err := NewWith(t.Context(), o)
 	if err != nil {
 		t.Fatalf("lab: %v", err)
 	}
