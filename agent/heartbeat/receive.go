@@ -22,7 +22,7 @@ func (m *Machine) Receive(now mono.Instant, f *wire.Frame, out *Output) {
 		case wire.TypeRefuse:
 			valid = m.onRefuse(now, f, out)
 		case wire.TypeBeat:
-			valid = m.fresh(f) && m.onBeat(now, f, out) || m.outOfOrder(f)
+			valid = m.fresh(f) && m.onBeat(now, f, out) || m.outOfOrder(now, f, out)
 		case wire.TypeBye:
 			valid = m.fresh(f) && m.onBye(now, f, out)
 		}
@@ -56,8 +56,9 @@ func (m *Machine) count(now mono.Instant, seq uint64) {
 }
 
 // outOfOrder takes a frame off the lost ones that came behind a newer one. It
-// says nothing else: the peer sent it before a frame that was heard already.
-func (m *Machine) outOfOrder(f *wire.Frame) bool {
+// says nothing new, as the peer sent it before a frame that was heard already; but
+// what it asks is answered, the newer one may not have asked.
+func (m *Machine) outOfOrder(now mono.Instant, f *wire.Frame, out *Output) bool {
 	behind := m.heardSeq - f.Seq
 	if m.link != linkOpen || f.Session != m.session || f.Seq > m.heardSeq || behind >= 64 || m.seen>>behind&1 != 0 {
 		return false
@@ -66,6 +67,9 @@ func (m *Machine) outOfOrder(f *wire.Frame) bool {
 	m.received++
 	m.lost--
 	m.stats.Lost--
+	if f.Flags&wire.FlagProbe != 0 {
+		m.answer(now, out)
+	}
 	return true
 }
 
