@@ -44,6 +44,7 @@ var (
 	pureFiles    = []string{
 		"conmgr/route.go", "conmgr/route_*.go", "conmgr/fleet.go", "conmgr/fleet_*.go",
 		"conmgr/view.go", "conmgr/target.go", "watchdog/docket*.go",
+		"agent/linkhint/table.go", "agent/linkhint/event.go",
 	}
 )
 

@@ -32,18 +32,25 @@
 // the sockets, maps and files, and one goroutine that does all of it. A loss that a
 // source hints at is confirmed with one RTM_GETLINK (IFF_LOWER_UP; operstate and
 // IFF_RUNNING are throttled on old kernels). Whatever overruns (ring buffer,
-// netlink socket) is answered by reading all again.
+// netlink socket) is answered by reading all again. The table gets nothing but
+// what the kernel has answered to a look: messages and events are only the reason
+// for one, so that a late one changes nothing and two of the same tell once.
 //
 // # The way to a peer
 //
 // What the routing table says (RTM_GETROUTE with RTM_F_FIB_MATCH), looked up anew
-// after changes of routes, rules and addresses:
+// after changes of routes, next hops, rules, addresses and devices. Rules that go by
+// a mark, a port or the sender's address are seen as an ordinary connection of this
+// process meets them.
 //
 //   - a peer on this host (loopback, an own address) has no link: never lost
-//   - a bridge or a bond counts as itself: what happens to its ports is its matter
-//   - vlan, macvlan and ipvlan need the device below as well: the kernel takes
-//     their own carrier away only after the throttle
+//   - a bridge, a bond or a tunnel counts as itself: what happens to its ports, or
+//     to the device that it sends by, is its matter
+//   - vlan, macvlan, ipvlan and macsec need the device below as well, where that is
+//     in this namespace: the kernel takes their own carrier away only after the
+//     throttle
 //   - ECMP: lost when none of the next hops has a link
+//   - a link-local address: the device of its zone
 //
 // # States of a path
 //
@@ -53,7 +60,8 @@
 //	 |  +--- carrier, or another route ----------------+
 //	 +--- device up again, route back ---
 //
-// Lost: a device on every way has no carrier. Off: a device is down or gone, or
-// there is no route: somebody did it on purpose, and a session waits its full
-// timeout. Lost wins over Off when both are there.
+// Lost: no way is good, and one has a device without a carrier. Off: a device is
+// down or gone on every way, or there is no route: somebody did it on purpose, and
+// a session waits its full timeout. On one way the lowest device that is not good
+// decides: those above lose their carrier when it is set down.
 package linkhint

@@ -32,13 +32,13 @@ func (s Source) String() string {
 // Kind is what happened to a link.
 type Kind uint8
 
-// Kinds of events.
+// Kinds of events. A device without IFF_UP has no carrier that counts.
 const (
 	CarrierLost Kind = iota + 1
 	CarrierBack
 	AdminDown
-	AdminUp
-	Removed
+	AdminUp // or a new device that is up, with or without a carrier
+	Removed // or moved to another namespace
 )
 
 // String returns what happened as it stands in logs and views.
@@ -61,7 +61,8 @@ type Event struct {
 	At mono.Instant
 	// Latency is from the kernel's time until the event was confirmed here (fentry,
 	// kprobe), or since the last look that saw no change (counter: at most that
-	// long). Negative when the source does not tell (rtnetlink).
+	// long); the look at the device included. Negative when the source does not tell
+	// (rtnetlink).
 	Latency time.Duration
 }
 
@@ -89,7 +90,7 @@ type Path struct {
 	Peer  netip.Addr
 	State State
 	// Cause is the event that led to it; its Kind is 0 when a route, a rule or an
-	// address changed.
+	// address changed, or a device below others.
 	Cause Event
 }
 
