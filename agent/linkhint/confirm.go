@@ -69,8 +69,7 @@ func (w *Watcher) check(index int, s seen) device {
 	now, found, err := w.kernel.device(index)
 	switch {
 	case err != nil:
-		w.log.Warn("a device cannot be looked at", "err", err)
-		w.missed()
+		w.missed(err)
 	case found:
 		w.setDevice(now, s)
 	default:
@@ -146,10 +145,10 @@ func told(now mono.Instant) seen { return seen{source: Rtnetlink, at: now} }
 func (w *Watcher) readAll() {
 	devices, err := w.kernel.devices()
 	if err != nil {
-		w.log.Warn("the devices cannot be read", "err", err)
-		w.missed()
+		w.missed(err)
 		return
 	}
+	w.round.blind = false
 	w.staleRoutes()
 	now := told(clock.Now())
 	gone := make(map[int]bool)
@@ -166,9 +165,12 @@ func (w *Watcher) readAll() {
 	}
 }
 
-// missed has all read again, with the next routes.
-func (w *Watcher) missed() {
-	w.round.readAll = true
+// missed has all read again with the next round, after a look that failed.
+func (w *Watcher) missed(err error) {
+	if !w.round.blind {
+		w.log.Warn("devices cannot be looked at", "err", err)
+	}
+	w.round.blind, w.round.readAll = true, true
 	w.staleRoutes()
 }
 

@@ -4,6 +4,7 @@ package linkhint
 
 import (
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -237,6 +238,35 @@ func TestNetlinkOverrun(t *testing.T) {
 	s.mustState(t, Off)
 }
 
+// When the kernel cannot be asked, that is said once, and all is read later.
+func TestTheKernelCannotBeAsked(t *testing.T) {
+	s := mustStage(t)
+	var log strings.Builder
+	s.w.log = slog.New(slog.NewTextHandler(&log, nil))
+	works := s.w.kernel
+	broken, err := openKernel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	broken.close()
+	broken.routes = works.routes
+	s.w.kernel = broken
+	s.tap.carrier(t, false)
+	for range 3 {
+		s.w.takeHint(hint(s.dev, true), true)
+		s.w.startRound()
+	}
+	s.mustTell(t, "broken")
+	if n := strings.Count(log.String(), "level=WARN"); n != 1 {
+		t.Errorf("%d warnings:\n%s", n, log.String())
+	}
+	s.mustState(t, Good)
+	s.w.kernel = works
+	s.w.startRound()
+	s.mustTell(t, "works again", CarrierLost)
+	s.mustState(t, Lost)
+}
+
 // Run takes hints, overruns and the end of a source.
 func TestRunWithASource(t *testing.T) {
 	n := mustNode(t)
@@ -252,7 +282,7 @@ func TestRunWithASource(t *testing.T) {
 
 	// Within the throttle the hint is first; see TestCounterBeatsTheThrottle for why
 	// it may take more than one round.
-	inThrottle := func(what string, tell func(), first3 func(stamped) bool) {
+	inThrottle := func(what string, tell func(), wasFirst func(stamped) bool) {
 		t.Helper()
 		for range 5 {
 			since := n.count()
@@ -268,7 +298,7 @@ func TestRunWithASource(t *testing.T) {
 			n.mustEvent(t, "t0", CarrierBack, since)
 			n.mustEvent(t, "t1", CarrierBack, since)
 			n.mustPath(t, peer, Good)
-			if first3(e) {
+			if wasFirst(e) {
 				return
 			}
 		}

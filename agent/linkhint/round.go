@@ -30,6 +30,7 @@ type round struct {
 	spent   time.Duration
 	rest    mono.Instant // no round begins before
 	broken  bool         // the last look-up failed: said once
+	blind   bool         // the last look at devices failed: said once
 }
 
 // always is ready to be received from.
