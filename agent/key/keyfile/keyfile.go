@@ -21,8 +21,11 @@ import (
 // user or to root and that nobody else may read, write or execute; a symbolic link
 // to one is followed. What is checked is what is read: the open file. Errors name
 // the file and never repeat what is in it.
-func Load(path string) (*key.Ring, error) {
-	f, err := open(path, os.O_RDONLY)
+func Load(path string) (*key.Ring, error) { return LoadFor(path, os.Geteuid()) }
+
+// LoadFor is Load for a process of another user, which root may ask about.
+func LoadFor(path string, uid int) (*key.Ring, error) {
+	f, err := open(path, os.O_RDONLY, uid)
 	if err != nil {
 		return nil, err
 	}
@@ -34,15 +37,16 @@ func Load(path string) (*key.Ring, error) {
 	return key.Parse(path, text)
 }
 
-// open does not wait for the other end of a named pipe.
-func open(path string, flags int) (*os.File, error) {
+// open does not wait for the other end of a named pipe. The file is to be good for
+// that user.
+func open(path string, flags, uid int) (*os.File, error) {
 	f, err := os.OpenFile(path, flags|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
 		return nil, fmt.Errorf("key file %s: %w", path, cause(err))
 	}
 	info, err := f.Stat()
 	if err == nil {
-		err = checkFile(path, info, os.Geteuid())
+		err = checkFile(path, info, uid)
 	}
 	if err != nil {
 		_ = f.Close()
@@ -113,7 +117,7 @@ func fill(f *os.File, line string) error {
 // stays as it was when the two together would not be valid, and when writing
 // fails. It returns the ring that the file holds now.
 func Append(path, line string) (*key.Ring, error) {
-	f, err := open(path, os.O_RDWR|os.O_APPEND)
+	f, err := open(path, os.O_RDWR|os.O_APPEND, os.Geteuid())
 	if err != nil {
 		return nil, err
 	}

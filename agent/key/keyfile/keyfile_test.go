@@ -203,3 +203,28 @@ func TestAppendAtOnce(t *testing.T) {
 	}
 	mustBe(t, path, lineA+lineB)
 }
+
+// Root may ask about a file of another user, who must own it or leave it to root.
+func TestLoadFor(t *testing.T) {
+	t.Parallel()
+	path := mustWrite(t, lineA, 0o600)
+	own := os.Geteuid()
+	if r, err := LoadFor(path, own); err != nil || r.First().String() != "a" {
+		t.Errorf("for its owner: %v, %v", r, err)
+	}
+	if _, err := LoadFor(path, own+1); own != 0 && (err == nil || !strings.Contains(err.Error(), "belongs to user id")) {
+		t.Errorf("for another user: %v", err)
+	}
+	if own != 0 {
+		return
+	}
+	if err := os.Chown(path, 1001, 1001); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := LoadFor(path, 1001); err != nil {
+		t.Errorf("for its owner, asked by root: %v", err)
+	}
+	if _, err := Load(path); err == nil {
+		t.Error("root took another user's file as its own")
+	}
+}
