@@ -201,6 +201,17 @@ func newConfig(v *conf.Values, server *ServerSettings) *Config {
 	return c
 }
 
+// descriptorsReserve is what the agent needs beside its heartbeat connections:
+// standard streams, listeners, files, the database, sock_diag and those that shake
+// hands and are turned away.
+const descriptorsReserve = 64
+
+// Descriptors returns how many file descriptors the agent needs: 64 and one for each
+// of max_heartbeat_connections.
+func (c *Config) Descriptors() uint64 {
+	return descriptorsReserve + uint64(c.MaxHeartbeatConnections)
+}
+
 // Rows returns every parameter with its value, where it was set, its default and
 // what a change needs.
 func (c *Config) Rows() []conf.Row { return c.values.Rows() }

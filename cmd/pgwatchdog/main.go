@@ -111,23 +111,14 @@ func notify(log *slog.Logger, state string) {
 // readConfig reads pgwatchdog.conf. The default one need not exist, one that was
 // named must.
 func readConfig(o *options) ([]conf.Entry, error) {
-	f, err := os.Open(o.config)
+	f, err := watchdog.ReadFile(o.config)
 	if errors.Is(err, fs.ErrNotExist) && !o.configNamed {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open configuration: %w", err)
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, conf.MaxFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("read configuration: %w", err)
-	}
-	entries, err := conf.Parse(o.config, text)
-	if err != nil {
 		return nil, err
 	}
-	return o.takeOwn(entries)
+	return f.Settings, o.takeOwn(f.Own)
 }
 
 // reloads delivers the file's entries at every SIGHUP. A file that cannot be

@@ -60,7 +60,7 @@ func parse(args []string) (*options, error) {
 	flags.SetOutput(io.Discard)
 	flags.StringVarP(&o.dsn, "dsn", "d", "", "")
 	flags.StringVarP(&o.stateDir, "state-dir", "s", "/var/lib/pgconmgr/pgwatchdog", "")
-	flags.StringVarP(&o.config, "config", "f", "/etc/pgconmgr/pgwatchdog.conf", "")
+	flags.StringVarP(&o.config, "config", "f", watchdog.ConfigFile, "")
 	flags.StringVarP(&o.keyFile, "key-file", "k", "", "")
 	flags.StringVar(&o.logFormat, "log-format", "auto", "")
 	sets := flags.StringArrayP("set", "c", nil, "")
@@ -86,30 +86,24 @@ func parse(args []string) (*options, error) {
 }
 
 // takeOwn applies the settings of pgwatchdog.conf that must be known before the
-// instance is asked, unless the command line has them, and returns the others.
-func (o *options) takeOwn(entries []conf.Entry) ([]conf.Entry, error) {
-	var others []conf.Entry
+// instance is asked, unless the command line has them.
+func (o *options) takeOwn(own map[string]conf.Entry) error {
 	level := o.logLevel.String()
-	own := map[string]struct {
+	for name, setting := range map[string]struct {
 		flag string
 		to   *string
 	}{
 		"dsn": {"dsn", &o.dsn}, "state_dir": {"state-dir", &o.stateDir}, "key_file": {"key-file", &o.keyFile},
 		"log_format": {"log-format", &o.logFormat}, "log_level": {"log-level", &level},
-	}
-	for _, e := range entries {
-		setting, ok := own[e.Name]
-		switch {
-		case !ok:
-			others = append(others, e)
-		case !o.given(setting.flag):
+	} {
+		if e, ok := own[name]; ok && !o.given(setting.flag) {
 			*setting.to = e.Value
 		}
 	}
 	if err := o.logLevel.UnmarshalText([]byte(level)); err != nil {
-		return nil, fmt.Errorf("%s: log_level %q: expected debug, info, warn or error", o.config, level)
+		return fmt.Errorf("%s: log_level %q: expected debug, info, warn or error", o.config, level)
 	}
-	return others, watchdog.CheckNames(others)
+	return nil
 }
 
 func (o *options) readSets(sets []string) error {
