@@ -26,8 +26,8 @@ type complaint struct {
 // unless it was written a short while ago, so that trouble at every check is one
 // line a minute.
 func (w *watch) complain(level slog.Level, thing, message string, err error, args ...any) {
-	args = append(args, "err", brief(err))
-	if hint := advice(err); hint != "" {
+	args = append(args, "err", Brief(err))
+	if hint := Advice(err); hint != "" {
 		args = append(args, "hint", hint)
 	}
 	text, now := message+": "+firstLine(err), clock.Now()

@@ -70,9 +70,9 @@ func classifyPostgres(err *pgconn.PgError) failure {
 	return failDenied
 }
 
-// brief writes the error of an attempt in one line: the driver gives one line for
-// each way it tried, most of them alike.
-func brief(err error) string {
+// Brief writes the error of [Connect] or [Examine] in one line: the driver gives one
+// line for each way it tried, most of them alike.
+func Brief(err error) string {
 	var parts []string
 	for line := range strings.Lines(err.Error()) {
 		line = strings.TrimSpace(line)
@@ -88,8 +88,9 @@ func brief(err error) string {
 	return strings.Join(parts, "; ")
 }
 
-// advice says what was expected where the text of the server alone does not.
-func advice(err error) string {
+// Advice says what was expected where the text of such an error alone does not; it
+// is empty where it does.
+func Advice(err error) string {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
 		if strings.Contains(err.Error(), "password") {

@@ -14,8 +14,8 @@ func TestBrief(t *testing.T) {
 		"failed to connect:\n\th: tls error: server refused TLS connection\n\th: bad password":              "failed to connect: h: bad password",
 		"one\ntwo": "one; two",
 	} {
-		if got := brief(errors.New(text)); got != want {
-			t.Errorf("brief(%q) = %q: want %q", text, got, want)
+		if got := Brief(errors.New(text)); got != want {
+			t.Errorf("Brief(%q) = %q: want %q", text, got, want)
 		}
 	}
 }

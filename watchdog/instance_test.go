@@ -360,7 +360,7 @@ func TestPostmasterSelf(t *testing.T) {
 	if p.ended() {
 		t.Error("a closed watch says ended")
 	}
-	if _, err := openPostmaster(new(net.TCPConn)); !errors.Is(err, errNoPostmaster) {
+	if _, err := openPostmaster(new(net.TCPConn)); !errors.Is(err, ErrNotUnix) {
 		t.Errorf("TCP: %v", err)
 	}
 }

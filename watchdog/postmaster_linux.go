@@ -16,12 +16,13 @@ import (
 // Linux 5.3, or 6.5 for a pidfd without a moment in which the pid could be
 // somebody else's.
 type postmaster struct {
-	pid  int
-	file *os.File
+	pid    int
+	file   *os.File
+	direct bool // the kernel gave the pidfd itself (SO_PEERPIDFD, Linux 6.5)
 }
 
-// errNoPostmaster means that a connection does not tell whose postmaster it is.
-var errNoPostmaster = errors.New("not a Unix socket")
+// ErrNotUnix means that a connection does not tell whose postmaster it is.
+var ErrNotUnix = errors.New("not a Unix socket")
 
 // openPostmaster finds the process at the other end of a Unix-socket connection.
 // That is whoever called listen(2), the postmaster, not the backend that answers.
@@ -29,7 +30,7 @@ var errNoPostmaster = errors.New("not a Unix socket")
 func openPostmaster(conn net.Conn) (*postmaster, error) {
 	unixConn, ok := conn.(*net.UnixConn)
 	if !ok {
-		return nil, errNoPostmaster
+		return nil, ErrNotUnix
 	}
 	raw, err := unixConn.SyscallConn()
 	if err != nil {
@@ -48,7 +49,8 @@ func peerPostmaster(fd int) (*postmaster, error) {
 		return nil, fmt.Errorf("SO_PEERCRED: %w", err)
 	}
 	pidfd, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PEERPIDFD)
-	if err != nil {
+	direct := err == nil
+	if !direct {
 		if cred.Pid <= 0 {
 			return nil, errors.New("the postmaster is in another pid namespace")
 		}
@@ -63,7 +65,7 @@ func peerPostmaster(fd int) (*postmaster, error) {
 		_ = unix.Close(pidfd)
 		return nil, fmt.Errorf("pidfd of %d: %w", cred.Pid, err)
 	}
-	return &postmaster{pid: int(cred.Pid), file: os.NewFile(uintptr(pidfd), "pidfd")}, nil
+	return &postmaster{pid: int(cred.Pid), file: os.NewFile(uintptr(pidfd), "pidfd"), direct: direct}, nil
 }
 
 // wait returns nil when the process has ended, and an error after close.

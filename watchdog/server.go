@@ -137,7 +137,7 @@ func (s *server) run(ctx context.Context) error {
 	// The loop outlives ctx by the moment that the goodbyes take.
 	loopCtx, stopLoop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopLoop()
-	s.sockets.prove(ctx, proveSockets)
+	s.sockets.prove(ctx, ProveSockets)
 	defer s.sockets.close()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.loop.Run(loopCtx) })

@@ -4,6 +4,7 @@ package watchdog
 
 import (
 	"context"
+	"time"
 
 	"github.com/pgconmgr/pgconmgr/agent/conf"
 	"github.com/pgconmgr/pgconmgr/agent/sockdiag"
@@ -30,13 +31,20 @@ func dialSockets() (socketTable, error) {
 	return table, nil
 }
 
-// proveSockets finds out whether this process can destroy sockets.
-func proveSockets(ctx context.Context) error {
+// proofLimit is for a host whose loopback device is down: nobody answers there.
+const proofLimit = 2 * time.Second
+
+// ProveSockets finds out whether this process can destroy sockets, by destroying one
+// of its own on loopback. The error is one of [sockdiag.Conn.Prove]; SocketsAdvice
+// says what to do about it.
+func ProveSockets(ctx context.Context) error {
 	table, err := sockdiag.Dial()
 	if err != nil {
 		return err
 	}
 	defer table.Close()
+	ctx, cancel := context.WithTimeout(ctx, proofLimit)
+	defer cancel()
 	return table.Prove(ctx)
 }
 

@@ -70,8 +70,8 @@ func (k *keptConn) complain(err error) {
 		return
 	}
 	k.told = true
-	args := []any{"err", brief(err)}
-	if hint := advice(err); hint != "" {
+	args := []any{"err", Brief(err)}
+	if hint := Advice(err); hint != "" {
 		args = append(args, "hint", hint)
 	}
 	k.log.Error("terminator cannot connect, sessions of lost clients stay until it can", args...)

@@ -69,19 +69,29 @@ func (p *peerSockets) prove(ctx context.Context, try func(context.Context) error
 // cannot gives the socket step up, with one warning, when the error will not go
 // away by itself.
 func (p *peerSockets) cannot(err error) {
-	hint := "let the agent have CAP_NET_ADMIN (AmbientCapabilities= of systemd)"
+	hint := SocketsAdvice(err)
 	switch {
 	case p.unable != nil:
 		return
-	case errors.Is(err, sockdiag.ErrNotSupported):
-		hint = "a kernel with CONFIG_INET_DIAG_DESTROY"
-	case !errors.Is(err, sockdiag.ErrNotPermitted):
+	case hint == "":
 		p.log.Warn("cannot tell whether sockets of dead clients can be destroyed", "err", err)
 		return
 	}
 	p.unable = err
 	p.log.Warn("sockets of dead clients cannot be destroyed: their sessions are terminated all the same, clients of watchdog.ports stay",
 		"err", err, "hint", hint)
+}
+
+// SocketsAdvice says what an operator can do when sockets cannot be destroyed; it is
+// empty for an error that may go away by itself.
+func SocketsAdvice(err error) string {
+	switch {
+	case errors.Is(err, sockdiag.ErrNotPermitted):
+		return "let the agent have CAP_NET_ADMIN (AmbientCapabilities= of systemd)"
+	case errors.Is(err, sockdiag.ErrNotSupported):
+		return "a kernel with CONFIG_INET_DIAG_DESTROY"
+	}
+	return ""
 }
 
 // LastLook is step 0: what all TCP sockets of the host, the heartbeat's

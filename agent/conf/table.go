@@ -86,7 +86,7 @@ func (t Table) lookup(name string) (*Param, int, error) {
 			}
 		}
 	}
-	if near := t.nearest(name); near != "" {
+	if near := t.Nearest(name); near != "" {
 		return nil, 0, fmt.Errorf("unknown parameter %s, perhaps %s is meant", clip(name), near)
 	}
 	return nil, 0, fmt.Errorf("unknown parameter %s", clip(name))
@@ -101,8 +101,9 @@ func number(digits string) (int, error) {
 	return n, nil
 }
 
-// nearest returns the one parameter that is at most two typing errors away.
-func (t Table) nearest(name string) string {
+// Nearest returns the one parameter that is at most two typing errors away from a
+// name, and nothing when there is none.
+func (t Table) Nearest(name string) string {
 	best, bestDistance := "", 3
 	if len(name) > 64 {
 		return ""
