@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command agentctl is for the administrator of a database host or a client host:
-// it shows and destroys TCP sockets, and shows what pgwatchdog did and why.
+// it shows and destroys TCP sockets, shows what pgwatchdog did and why, and says what
+// pgwatchdog can do here.
 //
 // Each command is one entry of verbs with a help text of its own, and lives in
 // the file of its name. What a command knows of the world around it stands in
@@ -42,6 +43,7 @@ type env struct {
 	asks           bool                        // somebody can answer questions: stdin and stderr are terminals
 	now            func() time.Time            // in the user's time zone
 	tick           time.Duration               // between two looks for new events
+	kernel         kernel                      // what doctor asks
 }
 
 // verb is one command.
@@ -53,7 +55,7 @@ type verb struct {
 }
 
 // verbs are the commands, in the order of the help.
-var verbs = []verb{socketsVerb, killVerb, eventsVerb}
+var verbs = []verb{socketsVerb, killVerb, eventsVerb, doctorVerb}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
@@ -63,7 +65,7 @@ func main() {
 		args: os.Args[1:], stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
 		size: func() (int, int) { return cli.TerminalSize(os.Stdout) },
 		asks: cli.IsTerminal(os.Stdin) && cli.IsTerminal(os.Stderr),
-		now:  time.Now, tick: 200 * time.Millisecond,
+		now:  time.Now, tick: 200 * time.Millisecond, kernel: thisKernel(),
 	}))
 }
 
@@ -180,7 +182,7 @@ func (v *verb) start(ctx context.Context, e *env, args []string) error {
 
 func usage() string {
 	var b strings.Builder
-	b.WriteString("agentctl shows and destroys TCP sockets, and shows what pgwatchdog did and why.\n\nCommands:\n")
+	b.WriteString("agentctl shows and destroys TCP sockets, shows what pgwatchdog did and why, and\nsays what it can do here.\n\nCommands:\n")
 	for _, v := range verbs {
 		fmt.Fprintf(&b, "  %s %-13s %s\n", program, v.name, v.summary)
 	}
@@ -193,6 +195,7 @@ const usageEnd = `
   -V, --version          print the version and exit (without a command)
   -?, --help             print help and exit
 
-Exit code: 0 done or nothing to do, 1 failed, 2 wrong usage, 4 refused without a
-flag that says so, 5 some sockets are destroyed and others are not.
+Exit code: 0 done or nothing to do, 1 failed, or doctor found something missing,
+2 wrong usage, 4 refused without a flag that says so, 5 some sockets are
+destroyed and others are not.
 `

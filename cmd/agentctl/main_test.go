@@ -55,7 +55,7 @@ func newSession(columns int, answer string) *session {
 	s.env = env{
 		stdin: strings.NewReader(answer), stdout: s.out, stderr: s.errs, asks: answer != "",
 		size: func() (int, int) { return columns, min(columns, 24) },
-		now:  func() time.Time { return noon }, tick: 2 * time.Millisecond,
+		now:  func() time.Time { return noon }, tick: 2 * time.Millisecond, kernel: thisKernel(),
 	}
 	return s
 }
@@ -149,8 +149,8 @@ func TestUsage(t *testing.T) {
 	t.Parallel()
 	const kill1 = "sockets kill --peer 10.1.2.3 --port 1 "
 	for _, tt := range []struct{ args, want string }{
-		{"", "no command: expected sockets, sockets kill, events or help"},
-		{"socket", `unknown command "socket": expected sockets, sockets kill, events or help`},
+		{"", "no command: expected sockets, sockets kill, events, doctor or help"},
+		{"socket", `unknown command "socket": expected sockets, sockets kill, events, doctor or help`},
 		{"--json sockets", "option --json stands before the command: expected sockets, "},
 		{"help socket", `unknown command "socket": expected`},
 		{"help sockets --json", "help sockets --json: expected sockets"},
@@ -195,6 +195,10 @@ func TestUsage(t *testing.T) {
 		{"events --since -1h", `--since "-1h": expected a time`},
 		{"events --peer fe80::1%1", `--peer "fe80::1%1": expected an address without an interface`},
 		{"events --json --expanded", "options --expanded and --json contradict each other: expected one of them"},
+		{"doctor --dsn port=x", "--dsn: cannot parse `port=x`"},
+		{"doctor --key-file=", `--key-file "": expected a name`},
+		{"doctor --netns=", `--netns "": expected a name`},
+		{"doctor me", `unknown command "doctor me"`},
 	} {
 		stdout, stderr := mustRun(t, cli.ExitUsage, strings.Fields(tt.args)...)
 		lines := strings.Split(strings.TrimSuffix(stderr, "\n"), "\n")
