@@ -54,6 +54,7 @@ type Config struct {
 	HeartbeatTransport       string // tcp or udp
 	HeartbeatKeyFile         string // empty: no key
 	LinkDownGrace            time.Duration
+	LinkHints                bool
 	AgentSilenceIsFault      bool // agent_silence = fault
 
 	LogStderr      bool
@@ -140,6 +141,7 @@ func fromValues(file string, v *conf.Values) *Config {
 		HeartbeatTransport:       v.Text("heartbeat_transport"),
 		HeartbeatKeyFile:         v.Text("heartbeat_key_file"),
 		LinkDownGrace:            v.Duration("link_down_grace"),
+		LinkHints:                v.Bool("link_hints"),
 		AgentSilenceIsFault:      v.Text("agent_silence") == "fault",
 		SyslogFacility:           16 + slices.Index(syslogFacilities, v.Text("syslog_facility")),
 		SyslogIdent:              v.Text("syslog_ident"),

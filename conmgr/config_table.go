@@ -124,6 +124,10 @@ func ownTable() conf.Table {
 			"a short flap of the link ends all sessions over it.",
 			"an unplugged cable is noticed late, at heartbeat_timeout at the latest."),
 		{
+			Name: "link_hints", Kind: conf.Bool, Default: "on",
+			About: "Ask peers at once when the kernel reports that the link to them is lost. Off leaves it to heartbeat_timeout.",
+		},
+		{
 			Name: "load_balance", Kind: conf.Enum, Default: "rtt", Words: []string{"rtt", "random", "first"},
 			About: "Which of several instances with the wanted attribute is taken: the nearest by round trip, any, or the one with the lowest number.",
 		},

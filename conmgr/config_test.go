@@ -56,7 +56,7 @@ func TestConfigDefaultsAreTheSeeds(t *testing.T) {
 		Backends:          []Backend{{Number: 0, Host: "db1", Port: 27500, WatchdogPort: 27545}},
 		HeartbeatInterval: 10 * time.Second, HeartbeatTimeout: 20 * time.Second,
 		HeartbeatConnectInterval: time.Second, HeartbeatConnectTimeout: 10 * time.Second,
-		HeartbeatTransport: "tcp", LinkDownGrace: time.Second,
+		HeartbeatTransport: "tcp", LinkDownGrace: time.Second, LinkHints: true,
 		LogStderr: true, SyslogFacility: 16, SyslogIdent: "conmgr", LogMinMessages: slog.LevelWarn,
 		LoadBalance: "rtt", CloseOnRoleChange: true, CloseOnStalePrimary: true,
 		ProxyTarget: ReadWrite, ProxySSLMode: "prefer",
@@ -80,6 +80,7 @@ heartbeat_connect_timeout = 1min
 heartbeat_transport = TCP
 agent_silence = fault
 link_down_grace = 0
+link_hints = off
 log_destination = 'syslog, stderr'
 syslog_facility = local7
 syslog_ident = shop

@@ -79,7 +79,7 @@ func mustServe(t testing.TB, change func(*ServerOptions)) *fixture {
 	opts := ServerOptions{
 		Source: f.picture, Route: byAttribute, SocketPath: f.socket, Descriptors: 10_000,
 		CloseOnRoleChange: true, CloseOnStalePrimary: true,
-		Status: func() Status { return Status{State: "ready", PID: 42, Version: "1.2.3"} },
+		Status: func() Status { return Status{State: "ready", PID: 42, Version: "1.2.3", Hints: "counter"} },
 	}
 	if change != nil {
 		change(&opts)

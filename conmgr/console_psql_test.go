@@ -31,7 +31,7 @@ func TestPsql(t *testing.T) {
 		name, database, command, want string
 	}{
 		{"instances", "conmgr", "SHOW INSTANCES", "1|db1|192.0.2.1|5432|monitored|up|primary|up|off|"},
-		{"status", "conmgr", "SHOW STATUS", "ready|42||1.2.3|1|2"},
+		{"status", "conmgr", "SHOW STATUS", "ready|42||1.2.3|1|2|counter"},
 		{"applications", "conmgr", "SHOW APPLICATIONS", "|console|127.0.0.1|"},
 		{"help", "conmgr", "SHOW HELP", "SHOW INSTANCES|"},
 		{"target", "conmgr", "TARGET standby", "2|db2|192.0.2.2|5433|standby"},

@@ -51,7 +51,7 @@ var helpRows = []row{
 func (c *console) showStatus() []row {
 	st := c.server.opts.Status()
 	return []row{{st.State, int64(st.PID), rfc3339(st.Started), st.Version,
-		int64(c.server.apps.Count()), int64(len(c.server.opts.Source.View().Instances))}}
+		int64(c.server.apps.Count()), int64(len(c.server.opts.Source.View().Instances)), st.Hints}}
 }
 
 func showInstances(v *View, now mono.Instant) []row {

@@ -36,7 +36,8 @@ type row []any
 // consoleTables are the answers of SHOW. They are an API: see the package
 // comment.
 var consoleTables = map[string][]column{
-	"status": {text("status"), int8col("pid"), text("started"), text("version"), int8col("applications"), int8col("instances")},
+	"status": {text("status"), int8col("pid"), text("started"), text("version"), int8col("applications"), int8col("instances"),
+		text("link_hints")},
 	"instances": {int8col("number"), text("host"), text("hostaddr"), int8col("port"), text("monitoring"),
 		text("heartbeat"), text("attribute"), text("status"), text("read_only"), int8col("timeline"), text("wal"),
 		text("system_identifier"), float8col("rtt_ms"), int8col("heard_ms"), int8col("lost"), int8col("received"),

@@ -16,6 +16,7 @@ import (
 
 	"github.com/pgconmgr/pgconmgr/agent/heartbeat"
 	"github.com/pgconmgr/pgconmgr/agent/key"
+	"github.com/pgconmgr/pgconmgr/agent/linkhint"
 	"github.com/pgconmgr/pgconmgr/agent/mono"
 	"github.com/pgconmgr/pgconmgr/agent/peer"
 	"github.com/pgconmgr/pgconmgr/agent/wire"
@@ -36,6 +37,7 @@ type monitor struct {
 	timer    *peer.Timer
 	figures  *peer.Timer
 	resolver *Resolver
+	links    *linkhint.Watcher // nil: links are not watched
 	signals  wire.Flags
 	slowEnd  *peer.Timer
 	stopping bool // our own goodbyes say nothing of the instances
@@ -76,6 +78,7 @@ func newMonitor(cfg *Config, ring *key.Ring, id wire.ID, incarnation, systemID u
 	}
 	m := &monitor{cfg: cfg, log: log, loop: loop, ring: ring, fleet: NewFleet(fleetConfigOf(cfg), systemID, loop.Now())}
 	m.ctx = context.Background()
+	m.openLinks()
 	m.timer = loop.NewTimer(m.tick)
 	m.figures = loop.NewTimer(m.readFigures)
 	m.slowEnd = loop.NewTimer(func() { m.signal(m.signals &^ wire.FlagSlow) })
@@ -162,6 +165,7 @@ func (m *monitor) run(ctx context.Context) error {
 	defer m.tasks.Wait()
 	defer m.resolver.Close()
 	m.tasks.Go(func() { m.deliver(ctx) })
+	m.tasks.Go(func() { m.watchLinks(ctx) })
 	m.loop.Do(func() {
 		m.readFigures()
 		m.tick()

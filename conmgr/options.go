@@ -23,6 +23,7 @@ type Status struct {
 	PID     int
 	Started time.Time
 	Version string
+	Hints   string // source of link hints
 }
 
 // ShutdownMode is how conmgr ends.

@@ -119,7 +119,7 @@ func (d *daemon) status() Status {
 	if d.server.stopping.Load() {
 		state = "shutting down"
 	}
-	return Status{State: state, PID: os.Getpid(), Started: d.started, Version: d.options.Version}
+	return Status{State: state, PID: os.Getpid(), Started: d.started, Version: d.options.Version, Hints: d.monitor.hintSource()}
 }
 
 // requestShutdown is asked for on conmgr.sock.

@@ -27,6 +27,7 @@ type Config struct {
 	Protect                 Addresses
 	Ports                   []uint16 // of poolers, beside the instance's own
 	LinkDownGrace           time.Duration
+	LinkHints               bool
 	OnTimeout               string // terminate, wait, ignore; so are the next three
 	OnHang                  string
 	OnDisconnect            string
@@ -178,6 +179,7 @@ func newConfig(v *conf.Values, server *ServerSettings) *Config {
 		MinHeartbeatInterval:    v.Duration("watchdog.min_heartbeat_interval"),
 		MaxHeartbeatTimeout:     v.Duration("watchdog.max_heartbeat_timeout"),
 		LinkDownGrace:           v.Duration("watchdog.link_down_grace"),
+		LinkHints:               v.Bool("watchdog.link_hints"),
 		OnTimeout:               v.Text("watchdog.on_timeout"),
 		OnHang:                  v.Text("watchdog.on_hang"),
 		OnDisconnect:            v.Text("watchdog.on_disconnect"),

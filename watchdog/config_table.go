@@ -51,6 +51,8 @@ var parameters = conf.Table{
 	seconds("watchdog.link_down_grace", "5s", 0, time.Hour,
 		"How long a session may be silent after the kernel reported its link down.",
 		"a network card's reset, 1 to 4 seconds, ends sessions", "a pulled cable is acted on only at heartbeat_timeout"),
+	{Name: "watchdog.link_hints", Kind: conf.Bool, Default: "on", File: confFile, Context: conf.Reload,
+		About: "Ask conmgrs at once when the kernel reports that the link to them is lost; off leaves it to heartbeat_timeout."},
 	action("watchdog.on_timeout", "terminate", "Nothing came from the client host for heartbeat_timeout."),
 	action("watchdog.on_hang", "wait", "The client host answers, but its conmgr is silent."),
 	action("watchdog.on_disconnect", "wait", "The heartbeat connection broke without a goodbye."),

@@ -27,9 +27,9 @@ func TestResolveDefaults(t *testing.T) {
 		t.Errorf("findings (-want +got):\n%s", diff)
 	}
 	got := fmt.Sprintln(c.Port, c.ListenAddresses, c.CheckAttrInterval, c.MaxHeartbeatConnections, c.CheckAcceptInterval,
-		c.AcceptTimeout, c.MinHeartbeatInterval, c.MaxHeartbeatTimeout, c.LinkDownGrace, c.OnTimeout, c.OnHang,
+		c.AcceptTimeout, c.MinHeartbeatInterval, c.MaxHeartbeatTimeout, c.LinkDownGrace, c.LinkHints, c.OnTimeout, c.OnHang,
 		c.OnDisconnect, c.OnShutdown, c.TerminateReplication, c.SharedAddress, c.DryRun, c.TerminateTimeout, c.FromInstance)
-	want := "27545 [localhost] 1s 100 5s 2s 100ms 10m0s 5s terminate wait wait terminate auto spare false 10s false\n"
+	want := "27545 [localhost] 1s 100 5s 2s 100ms 10m0s 5s true terminate wait wait terminate auto spare false 10s false\n"
 	if got != want {
 		t.Errorf("got  %swant %s", got, want)
 	}

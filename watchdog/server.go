@@ -17,6 +17,7 @@ import (
 	"github.com/pgconmgr/pgconmgr/agent/conf"
 	"github.com/pgconmgr/pgconmgr/agent/key"
 	"github.com/pgconmgr/pgconmgr/agent/key/keyfile"
+	"github.com/pgconmgr/pgconmgr/agent/linkhint"
 	"github.com/pgconmgr/pgconmgr/agent/peer"
 	"github.com/pgconmgr/pgconmgr/agent/wire"
 )
@@ -58,6 +59,7 @@ type server struct {
 	sockets    *peerSockets
 	own        ownConns
 	life       lifeSigns
+	links      *linkhint.Watcher // nil: links are not watched
 	scope      atomic.Pointer[scope]
 	settings   settings
 }
@@ -117,6 +119,7 @@ func newServer(o Options) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.openLinks()
 	s.gate = newGate(s, id)
 	s.gate.setRing(ring)
 	if ring == nil {
@@ -146,6 +149,7 @@ func (s *server) run(ctx context.Context) error {
 	g.Go(func() error { s.keeper.run(ctx); return nil })
 	g.Go(func() error { s.watchReloads(ctx); return nil })
 	g.Go(func() error { s.watchAddresses(ctx); return nil })
+	g.Go(func() error { s.watchLinks(ctx); return nil })
 	g.Go(func() error {
 		<-ctx.Done()
 		s.farewell()

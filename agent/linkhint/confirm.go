@@ -3,7 +3,6 @@
 package linkhint
 
 import (
-	"slices"
 	"time"
 
 	"github.com/pgconmgr/pgconmgr/agent/mono"
@@ -172,13 +171,4 @@ func (w *Watcher) missed(err error) {
 	}
 	w.round.blind, w.round.readAll = true, true
 	w.staleRoutes()
-}
-
-func sorted(set map[int]bool) []int {
-	indexes := make([]int, 0, len(set))
-	for index := range set {
-		indexes = append(indexes, index)
-	}
-	slices.Sort(indexes)
-	return indexes
 }

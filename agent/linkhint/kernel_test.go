@@ -189,3 +189,24 @@ func TestCounterBeatsTheThrottle(t *testing.T) {
 	}
 	t.Errorf("the counter was never first in %d rounds", rounds)
 }
+
+// Who wants to see all events has the counter look at devices that nobody is
+// reached by.
+func TestAllDevicesAreLookedAt(t *testing.T) {
+	n := mustNode(t)
+	tap := n.mustTap(t, "t1")
+	n.ip(t, "link set t1 up")
+	n.watch(t, Config{All: true})
+	const rounds = 20
+	for range rounds {
+		since := n.count()
+		tap.carrier(t, false)
+		e := n.mustEvent(t, "t1", CarrierLost, since)
+		tap.carrier(t, true)
+		n.mustEvent(t, "t1", CarrierBack, since)
+		if e.Source == Counter {
+			return
+		}
+	}
+	t.Errorf("the counter was never first in %d rounds", rounds)
+}

@@ -40,7 +40,7 @@ func (w *Watcher) choosePolled() {
 	}
 	p.stale = false
 	var wanted []device
-	for _, index := range w.table.onPaths() {
+	for _, index := range w.polled() {
 		wanted = append(wanted, w.table.devices[index])
 	}
 	opened, failed := w.counter.keep(wanted)
@@ -60,6 +60,14 @@ func (w *Watcher) choosePolled() {
 		p.ticker = time.NewTicker(counterEvery)
 		w.counter.last = clock.Now()
 	}
+}
+
+// polled are the devices whose counters are looked at.
+func (w *Watcher) polled() []int {
+	if w.cfg.All {
+		return w.table.up()
+	}
+	return w.table.onPaths()
 }
 
 // lookAtCounters looks once at each.

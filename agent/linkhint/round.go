@@ -79,11 +79,12 @@ func (w *Watcher) takeRequests() {
 			w.polling.stale = true
 			continue
 		}
+		w.checkPath(r.peer)
 		unknown, paths := w.table.watch(r.peer)
 		if unknown {
 			w.round.waiting = append(w.round.waiting, r.peer)
 		}
-		w.tell(Event{}, paths)
+		w.deliver(paths)
 	}
 }
 
@@ -114,6 +115,26 @@ func (r *round) end(now mono.Instant) {
 	r.spent, r.waiting = 0, nil
 }
 
+// checkBad looks at the devices of a chain that are unknown or not good: a route may
+// be newer than the news of its device, and a session that was armed over a link
+// has proven that it is back before anybody told.
+func (w *Watcher) checkBad(top int, now seen) {
+	for index := range w.table.chain(top) {
+		if d := w.table.devices[index]; !d.carrier && !d.loopback {
+			w.check(index, now)
+		}
+	}
+}
+
+// checkPath looks again at what is said to be bad on the ways to a peer.
+func (w *Watcher) checkPath(peer netip.Addr) {
+	if p := w.table.paths[peer]; p != nil && p.state != Good {
+		for _, index := range p.ways.devices {
+			w.checkBad(index, told(clock.Now()))
+		}
+	}
+}
+
 // lookUp sets the ways to one peer. When the kernel cannot say them, they stay as
 // they are.
 func (w *Watcher) lookUp(peer netip.Addr) {
@@ -135,9 +156,7 @@ func (w *Watcher) lookUp(peer netip.Addr) {
 	w.round.broken = false
 	now := told(clock.Now())
 	for _, index := range found.devices {
-		if _, ok := w.table.devices[index]; !ok {
-			w.check(index, now) // newer than the news of it
-		}
+		w.checkBad(index, now)
 	}
 	cause := event(device{}, 0, now)
 	news, paths := w.table.setWays(peer, found, cause)

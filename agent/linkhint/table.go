@@ -205,12 +205,27 @@ func (t *table) onPaths() []int {
 			}
 		}
 	}
-	indexes := make([]int, 0, len(found))
-	for index := range found {
+	return sorted(found)
+}
+
+func sorted(set map[int]bool) []int {
+	indexes := make([]int, 0, len(set))
+	for index := range set {
 		indexes = append(indexes, index)
 	}
 	slices.Sort(indexes)
 	return indexes
+}
+
+// up returns the devices that are up, in order, but for loopback.
+func (t *table) up() []int {
+	found := make(map[int]bool)
+	for index, d := range t.devices {
+		if d.up && !d.loopback {
+			found[index] = true
+		}
+	}
+	return sorted(found)
 }
 
 // indexOf finds the device with a name; 0: there is none.

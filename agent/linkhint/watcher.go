@@ -23,6 +23,9 @@ type Config struct {
 	// test or a measurement chooses one. They do not count as missing. Rtnetlink
 	// cannot be passed over.
 	Without []Source
+	// All says that the counter looks at every device that is up, not only at those
+	// on the way to a watched peer: for who wants to see all events.
+	All bool
 	// OnPath is called with each change of a watched path, OnEvent with each event of
 	// any device of the namespace; both may be nil. Both are called on the Watcher's
 	// goroutine and must not block.
@@ -78,7 +81,7 @@ func newWatcher(cfg Config, open opener) (*Watcher, error) {
 	w := &Watcher{
 		cfg: cfg, log: cfg.Log, wake: make(chan struct{}, 1), table: newTable(),
 		doubts: make(map[int]doubt), doubtTime: stopped(),
-		round: round{start: stopped()}, polling: polling{warned: make(map[int]bool)},
+		round: round{start: stopped()}, polling: polling{warned: make(map[int]bool), stale: cfg.All},
 	}
 	if w.log == nil {
 		w.log = slog.New(slog.DiscardHandler)
@@ -235,12 +238,39 @@ func (w *Watcher) tell(e Event, paths []Path) {
 	if e.Kind != 0 && w.cfg.OnEvent != nil {
 		w.cfg.OnEvent(e)
 	}
+	w.logPaths(paths)
+	w.deliver(paths)
+}
+
+func (w *Watcher) deliver(paths []Path) {
 	if w.cfg.OnPath == nil {
 		return
 	}
 	for _, p := range paths {
 		w.cfg.OnPath(p)
 	}
+}
+
+// logPaths writes one line for all peers whose paths have changed together.
+func (w *Watcher) logPaths(paths []Path) {
+	if len(paths) == 0 {
+		return
+	}
+	first := paths[0]
+	args := []any{"state", first.State.String(), "peer", first.Peer, "peers", len(paths)}
+	level := slog.LevelWarn
+	if first.State == Good {
+		level = slog.LevelInfo
+	}
+	if e := first.Cause; e.Kind != 0 {
+		args = append(args, "device", e.Name, "what", e.Kind.String(), "source", e.Source.String())
+		if e.Latency >= 0 {
+			args = append(args, "latency", e.Latency.Round(time.Microsecond))
+		}
+	} else {
+		args = append(args, "what", "route")
+	}
+	w.log.Log(context.Background(), level, "link to peers", args...)
 }
 
 // seen is who gave the reason for a look, and when.

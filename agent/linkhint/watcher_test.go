@@ -215,3 +215,33 @@ func BenchmarkLookAtADevice(b *testing.B) {
 		}
 	}
 }
+
+// A session that was armed over a link has proven that it is back, though nobody
+// has told yet: who asks to watch it is not told what is known no better.
+func TestWatchLooksAgain(t *testing.T) {
+	n := mustNode(t)
+	w := n.idle(t, Config{}, openBPF)
+	peer := addrOf("10.99.0.77")
+	ask := func() {
+		w.Watch(peer)
+		w.takeRequests()
+		for len(w.round.waiting) > 0 {
+			w.lookUpSome()
+		}
+	}
+	stale := func() {
+		eth0 := w.table.devices[w.table.indexOf("eth0")]
+		eth0.carrier = false
+		w.table.setDevice(eth0, Event{})
+	}
+	stale()
+	ask()
+	if n.told(peer) != 0 {
+		t.Errorf("told of a link that is there: %+v", n.last(peer))
+	}
+	stale()
+	ask()
+	if p := n.last(peer); p.State != Good {
+		t.Errorf("told of a link that is there: %+v", p)
+	}
+}

@@ -141,8 +141,8 @@ func (f *fake) serve(c net.Conn) {
 func (f *fake) answer(b *pgproto3.Backend, command string) bool {
 	switch {
 	case command == "SHOW STATUS":
-		sendTable(b, "status,pid:20,started,version,applications:20,instances:20",
-			fmt.Sprintf("ready,%d,2026-11-22T10:00:00Z,0.1.0,1,2", os.Getpid()))
+		sendTable(b, "status,pid:20,started,version,applications:20,instances:20,link_hints",
+			fmt.Sprintf("ready,%d,2026-11-22T10:00:00Z,0.1.0,1,2,counter", os.Getpid()))
 	case command == "SHOW INSTANCES":
 		f.looks.Add(1)
 		sendTable(b, instanceColumns, f.instances()...)

@@ -29,7 +29,7 @@ type block struct {
 var blocks = []block{
 	{"conmgr_status", "", "SHOW STATUS", []column{
 		{"status", "status"}, {"pid", "pid"}, {"started", "started"}, {"version", "version"},
-		{"instances", "instances"}, {"applications", "applications"},
+		{"instances", "instances"}, {"applications", "applications"}, {"link_hints", "link_hints"},
 	}},
 	{"instance_information", "instance", "SHOW INSTANCES", []column{
 		{"addr", "hostaddr"}, {"port", "port"}, {"database_attr", "attribute"}, {"number", "number"}, {"host", "host"},
