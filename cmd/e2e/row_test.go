@@ -30,6 +30,9 @@ type row struct {
 	v4Only, fastOnly, tcpOnly bool
 	// udpOnly says that every variant is over UDP: the row loses frames.
 	udpOnly bool
+	// tapped adds a variant with devices that the kernel throttles as it does real
+	// ones; see unplug.
+	tapped bool
 }
 
 // setup says what world a row runs in.
@@ -40,6 +43,8 @@ type setup struct {
 	keyed             bool              // with a key over TCP too
 	stolen            bool              // the attacker holds the key
 	hosts             []string          // besides client, db1, db2
+	tap               bool              // the variant with tap devices
+	tapHosts          []string          // whose device is one
 	noStandby         bool              // db2 has no instance
 	agents            map[string]string // watchdog.* of both agents
 	agentOptions      agenttest.WatchdogOptions
@@ -88,6 +93,9 @@ func prove(t *testing.T, r row) {
 	}
 	if !r.fastOnly {
 		variants = append(variants, variant{"seconds", func(s *setup) { s.interval, s.timeout = time.Second, 2*time.Second }})
+	}
+	if r.tapped {
+		variants = append(variants, variant{"tap", func(s *setup) { s.tap = true }})
 	}
 	for _, v := range variants {
 		t.Run(v.name, func(t *testing.T) {

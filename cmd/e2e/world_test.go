@@ -50,7 +50,9 @@ func newWorld(t *testing.T, s setup) *world {
 		T: t, setup: s, captures: map[*agenttest.Host]*agenttest.Capture{},
 		measured: map[string]time.Duration{}, figures: map[string]string{}, counted: map[string]uint64{},
 	}
-	w.lab = agenttest.MustLab(t, append([]string{"client", "db1", "db2"}, s.hosts...)...)
+	w.lab = agenttest.MustLabWith(t, agenttest.Options{
+		Hosts: append([]string{"client", "db1", "db2"}, s.hosts...), Tap: s.tapHosts,
+	})
 	w.client, w.db1, w.db2 = w.lab.Host("client"), w.lab.Host("db1"), w.lab.Host("db2")
 	for _, h := range w.lab.Hosts() {
 		w.captures[h] = agenttest.MustCapture(w, h, portHeartbeat)
