@@ -55,7 +55,7 @@ type verb struct {
 }
 
 // verbs are the commands, in the order of the help.
-var verbs = []verb{socketsVerb, killVerb, eventsVerb, doctorVerb}
+var verbs = []verb{socketsVerb, killVerb, eventsVerb, hintsVerb, doctorVerb}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)

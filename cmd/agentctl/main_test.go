@@ -149,8 +149,8 @@ func TestUsage(t *testing.T) {
 	t.Parallel()
 	const kill1 = "sockets kill --peer 10.1.2.3 --port 1 "
 	for _, tt := range []struct{ args, want string }{
-		{"", "no command: expected sockets, sockets kill, events, doctor or help"},
-		{"socket", `unknown command "socket": expected sockets, sockets kill, events, doctor or help`},
+		{"", "no command: expected sockets, sockets kill, events, hints, doctor or help"},
+		{"socket", `unknown command "socket": expected sockets, sockets kill, events, hints, doctor or help`},
 		{"--json sockets", "option --json stands before the command: expected sockets, "},
 		{"help socket", `unknown command "socket": expected`},
 		{"help sockets --json", "help sockets --json: expected sockets"},
@@ -198,6 +198,10 @@ func TestUsage(t *testing.T) {
 		{"doctor --dsn port=x", "--dsn: cannot parse `port=x`"},
 		{"doctor --key-file=", `--key-file "": expected a name`},
 		{"doctor --netns=", `--netns "": expected a name`},
+		{"hints --count 0", "--count 0: expected at least 1"},
+		{"hints --peer db1", `--peer "db1": expected an IP address`},
+		{"hints --without rtnetlink", `--without "rtnetlink": expected fentry, kprobe or counter`},
+		{"hints now", `unknown command "hints now"`},
 		{"doctor me", `unknown command "doctor me"`},
 	} {
 		stdout, stderr := mustRun(t, cli.ExitUsage, strings.Fields(tt.args)...)
