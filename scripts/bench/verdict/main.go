@@ -10,6 +10,8 @@
 //   - a lock that it held is granted to another session
 //   - the last frame: the time that the kernel of the host gave the packet
 //
+// and, with link_down_grace = 0, how soon after the loss of a carrier.
+//
 // The kernel stamps a frame a little before the daemon can read it, so that
 // reading it counts as lateness. The observer runs with real-time priority: its
 // own waiting for a processor is not counted.
@@ -52,6 +54,9 @@ type trial struct {
 
 func (t trial) timeout() time.Duration { return 3 * t.interval }
 
+// carrier reports whether the trial is about lost links.
+func (t trial) carrier() bool { return strings.HasPrefix(t.name, "carrier") }
+
 // title names the trial in rows.
 func (t trial) title() string {
 	title := fmt.Sprintf("%v x 3, %s", t.interval, t.load)
@@ -77,6 +82,8 @@ var trials = []trial{
 	{"reference-busy", fast, loadBusy, false, (*bench).reference},
 	{"50ms-control", fast, loadBusy, false, (*bench).noDeath},
 	{"udp-50ms-control", fast, loadBusy, true, (*bench).noDeath},
+	{"carrier-idle", slow, loadIdle, false, (*bench).carrier},
+	{"carrier-busy", slow, loadBusy, false, (*bench).carrier},
 	{"cost", slow, loadIdle, false, (*bench).cost},
 	{"udp-cost", slow, loadIdle, true, (*bench).cost},
 }

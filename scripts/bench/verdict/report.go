@@ -31,6 +31,7 @@ type row struct {
 	FalseVerdicts int      `json:"false_verdicts"`
 
 	late, afterCut []time.Duration
+	limit          float64 // of the median, in milliseconds; 0: see bound
 }
 
 // summary is the distribution of some durations, in milliseconds.
@@ -110,7 +111,10 @@ func (r *report) print(out io.Writer) error {
 			continue
 		}
 		l, mark := row.LateMS, ""
-		if l.P99 > row.bound() {
+		switch {
+		case row.limit > 0 && l.P50 > row.limit:
+			mark = fmt.Sprintf("  median beyond %.1f ms", row.limit)
+		case row.limit == 0 && l.P99 > row.bound():
 			mark = fmt.Sprintf("  p99 beyond %.1f ms", row.bound())
 		}
 		fmt.Fprintf(out, "%-80s %5d %8.2f %8.2f %8.2f %8.2f %8.1f %6d%s\n",

@@ -39,7 +39,11 @@ type world struct {
 }
 
 func newWorld(ctx context.Context, t trial) (*world, error) {
-	lab, err := agenttest.New(ctx, "client", "db1")
+	o := agenttest.Options{Hosts: []string{"client", "db1"}}
+	if t.carrier() {
+		o = agenttest.Options{Hosts: []string{"client", "db1", "other"}, Tap: []string{"client", "other"}}
+	}
+	lab, err := agenttest.NewWith(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -85,6 +89,7 @@ func (w *world) prepare(ctx context.Context, t trial) error {
 		"heartbeat_interval":         fmt.Sprintf("%dms", t.interval.Milliseconds()),
 		"heartbeat_timeout":          fmt.Sprintf("%dms", t.timeout().Milliseconds()),
 		"heartbeat_connect_interval": "200ms",
+		"link_down_grace":            "0",
 		"proxy_listen":               fmt.Sprintf("'%d:any'", portAny),
 	}
 	if t.udp {
