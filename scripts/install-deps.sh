@@ -27,6 +27,7 @@ need gcc gcc # the race detector
 
 need qemu-system-x86 qemu-system-x86_64
 need util-linux setpriv
+need pgbouncer pgbouncer
 need procps ps
 [ -e /usr/include/stdlib.h ] || missing+=(libc6-dev)
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates) # go mod download
