@@ -62,6 +62,7 @@ type server struct {
 	links      *linkhint.Watcher // nil: links are not watched
 	scope      atomic.Pointer[scope]
 	settings   settings
+	listening  sync.Mutex // held by listen
 }
 
 // settings are the configuration and where it comes from.
@@ -204,13 +205,27 @@ func (s *server) reconfigure(change func(*Sources)) {
 	s.settings.config = config
 	s.settings.mu.Unlock()
 	s.tell(findings)
-	s.monitor.SetConfig(config)
-	s.loop.Do(func() { s.gate.configure(config) })
-	s.listen(config)
+	s.apply()
+}
+
+// apply has everybody go by the present configuration. Two that change it at the same
+// time may come here in either order: each applies what is the latest by then.
+func (s *server) apply() {
+	s.loop.Do(func() {
+		c := s.config()
+		s.monitor.SetConfig(c)
+		s.gate.configure(c)
+	})
+	s.listen()
 }
 
 // listen resolves the addresses to listen on, off the loop, and hands them to it.
-func (s *server) listen(c *Config) {
+// One call at a time, by the configuration of then: resolving takes any time, and what
+// an older configuration wants must not come last.
+func (s *server) listen() {
+	s.listening.Lock()
+	defer s.listening.Unlock()
+	c := s.config()
 	want, err := listenAddrs(c.ListenAddresses, c.Port)
 	if err != nil {
 		s.log.Error("cannot resolve an address to listen on", "err", err, "expected", "addresses or known names in watchdog.listen_addresses")
@@ -309,7 +324,7 @@ func (s *server) watchAddresses(ctx context.Context) {
 		} else {
 			s.loop.Do(func() { s.gate.own(own) })
 		}
-		s.listen(s.config())
+		s.listen()
 		select {
 		case <-ctx.Done():
 			return
