@@ -25,7 +25,7 @@ TIER_E2E = -tier "e2e=-count=1 -parallel 4 -timeout 40m ./cmd/e2e/..."
 help: ## show this list
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+		/^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: need-go ## build the static programs into bin/
@@ -87,6 +87,15 @@ lint: need-go ## gofmt, vet, staticcheck, style
 		then lint=staticcheck; else lint="go run honnef.co/go/tools/cmd/staticcheck@v$(STATICCHECK)"; fi; \
 		echo "$$lint"; $$lint -checks inherit,ST1000,ST1020,ST1021,ST1022 ./...
 	scripts/check-style.sh
+	@$(MAKE) check-generated
+
+.PHONY: generate
+generate: need-go ## compile bpf/ into agent/linkhint (clang)
+	scripts/generate.sh
+
+.PHONY: check-generated
+check-generated: need-go ## compare the committed BPF objects with their source (clang)
+	@scripts/generate.sh --check
 
 .PHONY: fuzz
 fuzz: need-go ## fuzz each target for FUZZTIME (30s)

@@ -20,13 +20,13 @@ complain() {
 }
 
 # sources lists the files to check that match the patterns, without what is
-# generated, built or cached.
+# generated, built, cached or another's.
 sources() {
 	local expr=() pattern
 	for pattern in "$@"; do
 		expr+=(-o -name "$pattern")
 	done
-	find . \( -name .git -o -path ./bin -o -path ./.cache -o -name testdata \) -prune -o \
+	find . \( -name .git -o -path ./bin -o -path ./.cache -o -path ./bpf/include -o -name testdata \) -prune -o \
 		-type f \( "${expr[@]:1}" \) -print | sort |
 		xargs -r grep -L '^// Code generated .* DO NOT EDIT\.$'
 }

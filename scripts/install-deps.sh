@@ -3,7 +3,8 @@
 #
 # Installs what building and testing need, and only what is missing: with all
 # of it present, apt is not called. Package lists are fetched only when apt
-# does not know a package or cannot get it.
+# does not know a package or cannot get it. The argument "generate" adds what
+# make generate needs.
 set -euo pipefail
 
 missing=()
@@ -31,6 +32,11 @@ need pgbouncer pgbouncer
 need procps ps
 [ -e /usr/include/stdlib.h ] || missing+=(libc6-dev)
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates) # go mod download
+
+if [ "${1:-}" = generate ]; then
+	need clang clang
+	need llvm llvm-strip
+fi
 
 # Any supported server will do; the distribution's default is installed.
 shopt -s nullglob
