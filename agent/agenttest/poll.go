@@ -9,15 +9,26 @@ import (
 	"time"
 )
 
-// pollEvery is the pause between two looks.
-const pollEvery = 2 * time.Millisecond
+// Pause returns how long to wait until the next look when the looks began so long
+// ago: a fact that is soon there is seen to the millisecond, and waiting for one
+// that is not, or for none to come, leaves the processor to others.
+func Pause(since time.Duration) time.Duration {
+	const (
+		least = 2 * time.Millisecond
+		most  = 20 * time.Millisecond
+		exact = 500 * time.Millisecond
+	)
+	if since < exact {
+		return least
+	}
+	return most
+}
 
 // poll looks until the fact is there, an error comes, or the limit passes.
 func poll(ctx context.Context, limit time.Duration, what string, look func() (bool, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	ticker := time.NewTicker(pollEvery)
-	defer ticker.Stop()
+	start := time.Now()
 	for {
 		if is, err := look(); is || err != nil {
 			return err
@@ -25,7 +36,7 @@ func poll(ctx context.Context, limit time.Duration, what string, look func() (bo
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("wait for %s: %w", what, ctx.Err())
-		case <-ticker.C:
+		case <-time.After(Pause(time.Since(start))):
 		}
 	}
 }

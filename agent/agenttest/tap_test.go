@@ -216,7 +216,7 @@ func TestCloseLeavesNothingOfTaps(t *testing.T) {
 			}
 		}
 	}
-	if got := openFiles(t) - len(spaces); got != files {
+	if got := openFiles(t) - len(spaces); got > files { // others may have closed theirs
 		t.Errorf("%d open files, %d before", got, files)
 	}
 	Eventually(t, 5*time.Second, "no goroutine is left", func() bool { return runtime.NumGoroutine() <= goroutines })

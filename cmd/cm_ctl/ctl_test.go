@@ -112,7 +112,7 @@ func TestLife(t *testing.T) {
 	stdout, _ = w.must(t, 0, "status")
 	mustMatch(t, "status", stdout, `^conmgr_status:\n`+
 		`status  pid +started +version  instances  applications  link_hints\n`+
-		`ready +\d+ +2026-11-22T10:00:00Z  0\.1\.0 +2 +1  counter\n\n`+
+		`ready +\d+ +2026-11-22T10:00:00Z  0\.1\.0 +2 +1 +counter\n\n`+
 		`instance_information:\n`+
 		`addr +port  database_attr  number  host  status  monitoring .* why\n`+
 		`192\.0\.2\.1  5432  primary +0 +db1   up +monitored +up +f .*\n`+

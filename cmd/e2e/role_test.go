@@ -205,7 +205,10 @@ func TestSplitUndecided(t *testing.T) {
 			w.cm = w.startConmgr(w.client, nil)
 			var said *pgconn.PgError
 			names := func() bool {
-				_, err := w.connect(w.client, "127.0.0.1", portPrimary)
+				conn, err := w.connect(w.client, "127.0.0.1", portPrimary)
+				if err == nil {
+					closeSoon(conn)
+				}
 				e, ok := errors.AsType[*pgconn.PgError](err)
 				if ok {
 					said = e

@@ -192,10 +192,8 @@ func (w *world) failf(format string, args ...any) {
 func (w *world) expect(what string, is func() bool) {
 	w.Helper()
 	start := time.Now()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
 	for !is() {
-		<-tick.C
+		<-time.After(agenttest.Pause(time.Since(start)))
 		if time.Since(start) > w.patience() {
 			w.failf("%s: not within %v", what, w.patience())
 		}
@@ -213,9 +211,7 @@ func (w *world) patience() time.Duration {
 // expectNever fails the row as soon as the fact is there, within the time.
 func (w *world) expectNever(what string, during time.Duration, is func() bool) {
 	w.Helper()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(during); time.Now().Before(end); <-tick.C {
+	for start := time.Now(); time.Since(start) < during; <-time.After(agenttest.Pause(time.Since(start))) {
 		if is() {
 			w.failf("%s", what)
 		}
