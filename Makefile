@@ -73,6 +73,11 @@ test-root: need-go ## all but end-to-end (root: namespaces, PostgreSQL, socket k
 test-e2e: need-go ## real programs, real PostgreSQL, the failure table (root)
 	@go run ./scripts/testcount $(TIER_E2E)
 
+.PHONY: test-vm
+test-vm: need-go ## what needs a stock Debian kernel: fentry, kprobe, its own clock (QEMU)
+	@go run ./scripts/testcount \
+		-tier "vm=-count=1 -v -timeout 10m -run VirtualMachine|Machine|ClockStep ./agent/linkhint/ ./agent/agenttest/vm/ ./cmd/e2e/"
+
 .PHONY: test-lossy
 test-lossy: need-go ## the rows of bad paths for BADPATH (10m) each (root)
 	@CM_TEST_LOSSY=$(BADPATH) go run ./scripts/testcount \

@@ -4,6 +4,7 @@ package linkhint
 
 import (
 	"log/slog"
+	"os"
 	"runtime"
 	"strings"
 	"testing"
@@ -154,4 +155,80 @@ func openWith(t *testing.T, high uint32) (s carrierSource, missing []Missing) {
 		t.Fatal(err)
 	}
 	return s, missing
+}
+
+// Each kind of device comes by the functions that the programs hang on. The programs
+// are read without a Watcher: of some devices rtnetlink may tell it first.
+func TestBPFDevices(t *testing.T) {
+	if !vm.Inside() {
+		t.Skip("this machine's kernel lacks some of the devices: see TestInVirtualMachine")
+	}
+	for _, source := range []Source{Fentry, Kprobe} {
+		t.Run(source.String(), func(t *testing.T) {
+			n := mustNode(t)
+			s := mustSource(t, n, source)
+			t0 := n.mustTap(t, "t0")
+			n.ip(t, "link add v0 type veth peer name v1", "link set v0 up", "link set v1 up",
+				"link add d0 type dummy", "link set d0 up",
+				"link add b0 type bond mode active-backup miimon 10", "link set t0 master b0", "link set t0 up", "link set b0 up",
+				"link add link b0 name b0.5 type vlan id 5", "link set b0.5 up")
+			for _, name := range []string{"v0", "v1", "d0", "t0", "b0", "b0.5"} {
+				agenttest.Eventually(t, limit, name+" has a carrier", func() bool { return n.hasCarrier(name) })
+			}
+			for _, step := range []struct {
+				cut    func()
+				losers []string
+			}{
+				{func() { n.ip(t, "link set v1 down") }, []string{"v0"}},
+				{func() { n.ip(t, "link set d0 carrier off") }, []string{"d0"}},
+				{func() { t0.carrier(t, false) }, []string{"t0", "b0", "b0.5"}},
+			} {
+				step.cut()
+				for _, name := range step.losers {
+					awaitLoss(t, s, name)
+				}
+			}
+		})
+	}
+}
+
+// mustSource opens one BPF source in the namespace.
+func mustSource(t *testing.T, n *node, want Source) (s carrierSource) {
+	t.Helper()
+	var missing []Missing
+	err := n.host.Do(func() error {
+		s, missing = openBPF(slog.New(slog.DiscardHandler), betterThan(want))
+		return nil
+	})
+	if err != nil || s == nil || s.kind() != want {
+		t.Fatalf("source %v, %v, missing %+v", s, err, missing)
+	}
+	t.Cleanup(func() { _ = s.close() })
+	return s
+}
+
+// awaitLoss reads events until that of the device comes.
+func awaitLoss(t *testing.T, s carrierSource, name string) {
+	t.Helper()
+	end := time.After(limit)
+	for {
+		select {
+		case e := <-s.events():
+			if e.name == name && e.lost {
+				return
+			}
+		case <-end:
+			t.Fatalf("%v tells nothing of %s", s.kind(), name)
+		}
+	}
+}
+
+// hasCarrier asks sysfs.
+func (n *node) hasCarrier(name string) bool {
+	var text []byte
+	err := n.host.Do(func() (err error) {
+		text, err = os.ReadFile("/sys/class/net/" + name + "/carrier")
+		return err
+	})
+	return err == nil && string(text) == "1\n"
 }

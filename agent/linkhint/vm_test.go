@@ -24,7 +24,7 @@ func TestInVirtualMachine(t *testing.T) {
 	}
 	m := &vm.Machine{
 		Kernel: kernel, Memory: 512,
-		Modules:  []string{"tun", "veth", "bridge", "nf_tables", "nft_objref"},
+		Modules:  []string{"tun", "veth", "bridge", "dummy", "bonding", "8021q", "nf_tables", "nft_objref"},
 		Programs: []string{"ip", "nft"},
 		Files:    map[string]string{"/linkhint.test": binary},
 		Trees:    []string{"/etc/passwd", "/etc/group"},
