@@ -29,6 +29,7 @@ const (
 	hbFuse      = "agent/heartbeat/fuse.go"
 	hbMachine   = "agent/heartbeat/machine.go"
 	hbOutput    = "agent/heartbeat/output.go"
+	hbHint      = "agent/heartbeat/hint.go"
 	hbProbe     = "agent/heartbeat/probe.go"
 	hbReceive   = "agent/heartbeat/receive.go"
 	hbSend      = "agent/heartbeat/send.go"
@@ -62,8 +63,8 @@ const (
 // mutants is the table; add a line for each new one.
 var mutants = []mutant{
 	// The deadline.
-	{"deadline off by an interval", hbState, "m.deadline = now.Add(m.cfg.Timeout)", "m.deadline = now.Add(m.cfg.Timeout + m.cfg.Interval)", heartbeatTests},
-	{"deadline off by a nanosecond", hbMachine, "Armed(m.state) && !now.Before(m.deadline)", "Armed(m.state) && now.After(m.deadline)", heartbeatTests},
+	{"deadline off by an interval", hbState, "m.deadline, m.graceUntil = now.Add(m.cfg.Timeout), mono.Never", "m.deadline, m.graceUntil = now.Add(m.cfg.Timeout+m.cfg.Interval), mono.Never", heartbeatTests},
+	{"deadline off by a nanosecond", hbMachine, "Armed(m.state) && !now.Before(m.verdictAt())", "Armed(m.state) && now.After(m.verdictAt())", heartbeatTests},
 	{"probes move the deadline", hbProbe, "	m.nextProbe = m.planProbe(now)", "	m.deadline = m.deadline.Add(1)\n	m.nextProbe = m.planProbe(now)", heartbeatTests},
 	{"a redial moves the deadline", hbTransport, "	out.Dial = true", "	out.Dial, m.deadline = true, now.Add(m.cfg.Timeout)", heartbeatTests},
 	{"five-eighths rule dropped", hbState, "return min(interval+interval/4, timeout/8*5)", "return interval + interval/4 + 0*timeout", heartbeatTests},
@@ -102,7 +103,15 @@ var mutants = []mutant{
 	// Sending.
 	{"beats drift", hbMachine, "m.nextBeat = now.Add(m.cfg.Interval - behind)", "m.nextBeat = now.Add(m.cfg.Interval - 0*behind)", heartbeatTests},
 	{"answers have no limit", hbProbe, "now.Sub(m.lastAnswer) < answerEvery", "now.Sub(m.lastAnswer) < 0", heartbeatTests},
-	{"probes are not answered", hbReceive, "if f.Flags&wire.FlagProbe != 0 {", "if f.Flags&wire.FlagProbe != 0 && m.stopped {", heartbeatTests},
+	{"probes are not answered", hbReceive, "	m.learn(f, out)\n	if f.Flags&wire.FlagProbe != 0 {", "	m.learn(f, out)\n	if f.Flags&wire.FlagProbe != 0 && m.stopped {", heartbeatTests},
+	{"a probe behind a newer frame is not answered", hbReceive, "	m.stats.Lost--\n	if f.Flags&wire.FlagProbe != 0 {", "	m.stats.Lost--\n	if f.Flags&wire.FlagProbe != 0 && m.stopped {", heartbeatTests},
+	// Hints.
+	{"a hint's grace is longer than the timeout", hbHint, "min(max(grace, 0), m.cfg.Timeout)", "max(grace, 0)", heartbeatTests},
+	{"a later hint puts the grace off", hbHint, "m.graceUntil = m.graceUntil.Min(max(until, m.pauseGuard))", "m.graceUntil = max(until, m.pauseGuard)", heartbeatTests},
+	{"a hint cuts an own pause short", hbHint, "m.graceUntil.Min(max(until, m.pauseGuard))", "m.graceUntil.Min(until)", heartbeatTests},
+	{"a hint cuts the fuse short", hbHint, "|| m.held {", "{", heartbeatTests},
+	{"a valid frame does not end the grace", hbState, "m.deadline, m.graceUntil = now.Add(m.cfg.Timeout), mono.Never", "m.deadline = now.Add(m.cfg.Timeout)", heartbeatTests},
+	{"the link's return does not end the grace", hbHint, "	m.graceUntil = mono.Never\n", "", heartbeatTests},
 	{"no probes while late", hbMachine, "		m.expiredProbe(now, out)\n", "", heartbeatTests},
 	{"a long round trip silences the probes", hbProbe, "-min(m.stats.RTT, m.cfg.Timeout/4) - probeSlack", "-m.stats.RTT - probeSlack", heartbeatTests},
 	{"HELLO is not repeated on datagrams", hbMachine, "	if m.link == linkShaking && m.cfg.Datagram && !now.Before(m.helloAt) {", "	if m.link == linkOpen && m.cfg.Datagram && !now.Before(m.helloAt) {", heartbeatTests},
