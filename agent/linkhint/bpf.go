@@ -72,7 +72,7 @@ func (l *loader) forget() {
 }
 
 // open loads and attaches the programs of a rung.
-func (l *loader) open(r rung) (s *bpfSource, err error) {
+func (l *loader) open(r rung) (*bpfSource, error) {
 	if err := errors.Join(checkCapabilities(), r.ready()); err != nil {
 		return nil, err
 	}
@@ -83,24 +83,29 @@ func (l *loader) open(r rung) (s *bpfSource, err error) {
 	}
 	// The links hold the programs; programs hold the maps.
 	defer c.Close()
-	s = &bpfSource{source: r.source}
-	defer func() {
-		if err != nil {
-			_ = s.release()
-		}
-	}()
-	if err := s.openRing(c); err != nil {
+	s := &bpfSource{source: r.source}
+	if err := s.attach(r, c); err != nil {
+		_ = s.release()
 		return nil, err
+	}
+	s.start()
+	return s, nil
+}
+
+// attach opens the ring buffer and attaches the programs; what it has opened before
+// an error is released by the caller.
+func (s *bpfSource) attach(r rung, c *ebpf.Collection) error {
+	if err := s.openRing(c); err != nil {
+		return err
 	}
 	for function, program := range map[string]string{"netif_carrier_off": r.off, "netif_carrier_on": r.on} {
 		attached, err := r.attach(function, c.Programs[program])
 		if err != nil {
-			return nil, fmt.Errorf("attach to %s: %w", function, err)
+			return fmt.Errorf("attach to %s: %w", function, err)
 		}
 		s.links = append(s.links, attached)
 	}
-	s.start()
-	return s, nil
+	return nil
 }
 
 // load brings two programs and their maps into the kernel.

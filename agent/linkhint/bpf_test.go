@@ -3,6 +3,7 @@
 package linkhint
 
 import (
+	"errors"
 	"log/slog"
 	"os"
 	"runtime"
@@ -10,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"github.com/pgconmgr/pgconmgr/agent/agenttest"
@@ -231,4 +234,18 @@ func (n *node) hasCarrier(name string) bool {
 		return err
 	})
 	return err == nil && string(text) == "1\n"
+}
+
+// A kernel that loads the programs and then does not attach them is an error, and
+// nothing stays open.
+func TestBPFNotAttached(t *testing.T) {
+	agenttest.NeedRoot(t)
+	refused := errors.New("refused")
+	l := &loader{}
+	defer l.forget()
+	s, err := l.open(rung{Kprobe, linkhintProgKprobeOff, linkhintProgKprobeOn, nothingMore,
+		func(string, *ebpf.Program) (link.Link, error) { return nil, refused }})
+	if s != nil || !errors.Is(err, refused) {
+		t.Errorf("source %v, error %v: expected %v", s, err, refused)
+	}
 }
