@@ -4,7 +4,7 @@
 // table, named after it, with real processes, real PostgreSQL and a real kernel
 // on the hosts of a lab (agent/agenttest).
 //
-// A row runs in several variants: at 100 ms x 3 over IPv4 and IPv6, at whole
+// A row runs in several variants: at 100 ms x 3 over TCP and IPv4, over UDP and IPv6, at whole
 // seconds as the seed has them, and once more with the part under test switched
 // off. That last one must fail, else the row proves nothing. What a row measured
 // and how the switched-off one failed is printed when all tests have ended.

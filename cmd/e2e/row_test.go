@@ -85,11 +85,15 @@ func prove(t *testing.T, r row) {
 		change func(*setup)
 	}
 	variants := []variant{{"100ms", func(*setup) {}}}
-	if !r.v4Only {
-		variants = append(variants, variant{"100ms-v6", func(s *setup) { s.v6 = true }})
-	}
-	if !r.tcpOnly && !r.udpOnly {
+	switch {
+	case r.tcpOnly || r.udpOnly:
+		if !r.v4Only {
+			variants = append(variants, variant{"100ms-v6", func(s *setup) { s.v6 = true }})
+		}
+	case r.v4Only:
 		variants = append(variants, variant{"udp", func(s *setup) { s.udp = true }})
+	default: // the other transport over the other family
+		variants = append(variants, variant{"udp-v6", func(s *setup) { s.udp, s.v6 = true, true }})
 	}
 	if !r.fastOnly {
 		variants = append(variants, variant{"seconds", func(s *setup) { s.interval, s.timeout = time.Second, 2*time.Second }})
