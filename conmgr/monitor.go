@@ -37,7 +37,7 @@ type monitor struct {
 	timer    *peer.Timer
 	figures  *peer.Timer
 	resolver *Resolver
-	links    *linkhint.Watcher // nil: links are not watched
+	links    *linkhint.Hints // nil: switched off
 	signals  wire.Flags
 	slowEnd  *peer.Timer
 	stopping bool // our own goodbyes say nothing of the instances
@@ -161,11 +161,15 @@ func (m *monitor) View() *View { return m.view.Load() }
 
 // run runs the heartbeats until ctx ends.
 func (m *monitor) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
 	m.ctx = ctx
 	defer m.tasks.Wait()
+	defer cancel() // before: also when the loop has ended by an error of its own
 	defer m.resolver.Close()
 	m.tasks.Go(func() { m.deliver(ctx) })
-	m.tasks.Go(func() { m.watchLinks(ctx) })
+	if m.links != nil {
+		m.tasks.Go(func() { m.links.Run(ctx) })
+	}
 	m.loop.Do(func() {
 		m.readFigures()
 		m.tick()

@@ -240,9 +240,9 @@ func (g *gate) logChange(s *peer.Session, c heartbeat.Change) {
 		level = slog.LevelDebug
 	case c.To == wire.StateLate || c.Reason == wire.ReasonHeard:
 		level = slog.LevelDebug // a lossy path does that all the time; the counters tell
-	case c.Reason == wire.ReasonOwnPause || c.Reason == wire.ReasonFuse:
-		level = slog.LevelDebug // the loop says it once for all sessions
-	case c.Verdict() && c.Reason == wire.ReasonTimeout:
+	case c.Reason == wire.ReasonOwnPause || c.Reason == wire.ReasonFuse || c.Reason == wire.ReasonHint:
+		level = slog.LevelDebug // said once for all sessions, by the loop or by who watches links
+	case c.Verdict() && (c.Reason == wire.ReasonTimeout || c.Reason == wire.ReasonLinkDown):
 		level = slog.LevelWarn
 	}
 	if level >= slog.LevelInfo && !g.hush.tell(g.server.loop.Now(), s.Remote().Addr()) {

@@ -59,7 +59,7 @@ type server struct {
 	sockets    *peerSockets
 	own        ownConns
 	life       lifeSigns
-	links      *linkhint.Watcher // nil: links are not watched
+	links      *linkhint.Hints
 	scope      atomic.Pointer[scope]
 	settings   settings
 	listening  sync.Mutex // held by listen
@@ -150,7 +150,7 @@ func (s *server) run(ctx context.Context) error {
 	g.Go(func() error { s.keeper.run(ctx); return nil })
 	g.Go(func() error { s.watchReloads(ctx); return nil })
 	g.Go(func() error { s.watchAddresses(ctx); return nil })
-	g.Go(func() error { s.watchLinks(ctx); return nil })
+	g.Go(func() error { s.links.Run(ctx); return nil })
 	g.Go(func() error {
 		<-ctx.Done()
 		s.farewell()

@@ -135,6 +135,11 @@ func TestBPFCapabilities(t *testing.T) {
 			if s == nil && vm.Inside() {
 				t.Errorf("no source: %+v", missing)
 			}
+			for _, m := range missing { // another kernel may lack more, but no right
+				if _, lacks := errors.AsType[capabilityError](m.Err); lacks {
+					t.Errorf("%v: %v", m.Source, m.Err)
+				}
+			}
 		})
 	}
 }

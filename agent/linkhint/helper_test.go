@@ -60,7 +60,7 @@ func (n *node) idle(t testing.TB, cfg Config, open opener) *Watcher {
 
 func (n *node) make(t testing.TB, cfg Config, open opener) {
 	t.Helper()
-	cfg.OnEvent, cfg.OnPath = n.onEvent, n.onPath
+	cfg.OnEvent, cfg.OnPaths = n.onEvent, n.onPaths
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.NewTextHandler(testLog{t}, nil))
 	}

@@ -31,10 +31,10 @@ func (r *recorder) onEvent(e Event) {
 	r.events = append(r.events, stamped{e, int64(clock.Now())})
 }
 
-func (r *recorder) onPath(p Path) {
+func (r *recorder) onPaths(paths []Path) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.paths = append(r.paths, p)
+	r.paths = append(r.paths, paths...)
 }
 
 // find returns the last event of a device of the kind, since the number of events.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pgconmgr/pgconmgr/agent/mono"
+	"github.com/pgconmgr/pgconmgr/agent/mono/clock"
 )
 
 // Config is what a Watcher needs to know.
@@ -26,10 +27,10 @@ type Config struct {
 	// All says that the counter looks at every device that is up, not only at those
 	// on the way to a watched peer: for who wants to see all events.
 	All bool
-	// OnPath is called with each change of a watched path, OnEvent with each event of
-	// any device of the namespace; both may be nil. Both are called on the Watcher's
-	// goroutine and must not block.
-	OnPath  func(Path)
+	// OnPaths is called with the watched paths that have changed together, OnEvent with
+	// each event of any device of the namespace; both may be nil. Both are called on
+	// the Watcher's goroutine and must not block.
+	OnPaths func([]Path)
 	OnEvent func(Event)
 	Log     *slog.Logger // nil discards
 }
@@ -58,6 +59,7 @@ type Watcher struct {
 	spare   *counter      // takes over when hints end
 	table   *table
 
+	told      mono.Pace     // lines about paths
 	doubts    map[int]doubt // hints that the kernel's state does not confirm yet
 	doubtTime *time.Timer
 	round     round
@@ -79,7 +81,8 @@ func New(cfg Config) (*Watcher, error) { return newWatcher(cfg, openBPF) }
 
 func newWatcher(cfg Config, open opener) (*Watcher, error) {
 	w := &Watcher{
-		cfg: cfg, log: cfg.Log, wake: make(chan struct{}, 1), table: newTable(),
+		told: mono.Pace{Every: time.Minute, Burst: pathLines},
+		cfg:  cfg, log: cfg.Log, wake: make(chan struct{}, 1), table: newTable(),
 		doubts: make(map[int]doubt), doubtTime: stopped(),
 		round: round{start: stopped()}, polling: polling{warned: make(map[int]bool), stale: cfg.All},
 	}
@@ -243,17 +246,21 @@ func (w *Watcher) tell(e Event, paths []Path) {
 }
 
 func (w *Watcher) deliver(paths []Path) {
-	if w.cfg.OnPath == nil {
-		return
-	}
-	for _, p := range paths {
-		w.cfg.OnPath(p)
+	if w.cfg.OnPaths != nil && len(paths) > 0 {
+		w.cfg.OnPaths(paths)
 	}
 }
+
+// pathLines bounds the lines in a minute about links that come and go all the time.
+const pathLines = 30
 
 // logPaths writes one line for all peers whose paths have changed together.
 func (w *Watcher) logPaths(paths []Path) {
 	if len(paths) == 0 {
+		return
+	}
+	more, ok := w.told.Note(clock.Now())
+	if !ok {
 		return
 	}
 	first := paths[0]
@@ -269,6 +276,9 @@ func (w *Watcher) logPaths(paths []Path) {
 		}
 	} else {
 		args = append(args, "what", "route")
+	}
+	if more > 0 {
+		args = append(args, "more_since_last", more)
 	}
 	w.log.Log(context.Background(), level, "link to peers", args...)
 }

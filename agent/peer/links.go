@@ -21,20 +21,25 @@ type Links interface {
 // SetLinks gives the loop somebody who watches links. To be called before Run.
 func (l *Loop) SetLinks(links Links) { l.links = links }
 
-// LinkLost hands the hint that the link to a peer is lost to all sessions with it;
-// see heartbeat.Machine.LinkLost.
-func (l *Loop) LinkLost(peer netip.Addr, grace time.Duration) {
-	l.hint(peer, func(s *Session, out *heartbeat.Output) { s.m.LinkLost(l.now, grace, out) })
+// LinkLost hands the hint that the links to some peers are lost to all sessions with
+// them; see heartbeat.Machine.LinkLost.
+func (l *Loop) LinkLost(peers []netip.Addr, grace time.Duration) {
+	l.hint(peers, func(s *Session, out *heartbeat.Output) { s.m.LinkLost(l.now, grace, out) })
 }
 
 // LinkBack takes the hint back.
-func (l *Loop) LinkBack(peer netip.Addr) {
-	l.hint(peer, func(s *Session, out *heartbeat.Output) { s.m.LinkBack(l.now, out) })
+func (l *Loop) LinkBack(peers []netip.Addr) {
+	l.hint(peers, func(s *Session, out *heartbeat.Output) { s.m.LinkBack(l.now, out) })
 }
 
-func (l *Loop) hint(peer netip.Addr, call func(*Session, *heartbeat.Output)) {
+// hint looks at every session once, however many peers there are.
+func (l *Loop) hint(peers []netip.Addr, call func(*Session, *heartbeat.Output)) {
+	named := make(map[netip.Addr]bool, len(peers))
+	for _, peer := range peers {
+		named[peer] = true
+	}
 	for _, s := range slices.Clone(l.sessions) {
-		if s.watching && s.way() == peer {
+		if s.watching && named[s.way()] {
 			s.step(func(out *heartbeat.Output) { call(s, out) })
 		}
 	}

@@ -81,7 +81,7 @@ func TestLinkLost(t *testing.T) {
 	eventually(t, "armed", func() bool { return links.of("127.0.0.1") == 1 })
 
 	lost := func(peer string, grace time.Duration) {
-		on(client, func() bool { client.LinkLost(netip.MustParseAddr(peer), grace); return true })
+		on(client, func() bool { client.LinkLost([]netip.Addr{netip.MustParseAddr(peer)}, grace); return true })
 	}
 	lost("127.0.0.2", 0)
 	lost("127.0.0.1", testTimeout)
@@ -92,7 +92,7 @@ func TestLinkLost(t *testing.T) {
 
 	p.deafen()
 	lost("127.0.0.1", testTimeout)
-	on(client, func() bool { client.LinkBack(netip.MustParseAddr("127.0.0.1")); return true })
+	on(client, func() bool { client.LinkBack([]netip.Addr{netip.MustParseAddr("127.0.0.1")}); return true })
 	if _, ok := active.saw(wire.StateLate, wire.ReasonLinkUp); !ok {
 		t.Error("the hint was not taken back")
 	}

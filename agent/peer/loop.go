@@ -21,6 +21,11 @@ import (
 	"github.com/pgconmgr/pgconmgr/agent/wire"
 )
 
+// paceEvery is the least time between two log lines of one cause: peers set the
+// timers by which the loop's lateness and its silent sessions are weighed, so
+// they could make it write a line per pass.
+const paceEvery = 10 * time.Second
+
 // eventBatch is how many ready sockets one epoll_wait returns at most.
 const eventBatch = 256
 
@@ -66,8 +71,8 @@ type Loop struct {
 	listeners []*Listener
 	links     Links // may be nil
 	stall     *Timer
-	stood     pace // lines about lateness
-	fused     pace // lines about the fuse
+	stood     mono.Pace // lines about lateness
+	fused     mono.Pace // lines about the fuse
 
 	mu     sync.Mutex // guards the following
 	posted []func()
@@ -84,7 +89,7 @@ func NewLoop(log *slog.Logger) (*Loop, error) {
 		now: clock.Now(), due: mono.Never, outgoingFD: -1,
 		events: make([]unix.EpollEvent, eventBatch),
 		rbuf:   make([]byte, 64<<10), wbuf: make([]byte, 0, 4<<10),
-		least: forever,
+		least: forever, stood: mono.Pace{Every: paceEvery}, fused: mono.Pace{Every: paceEvery},
 	}
 	if err := l.open(); err != nil {
 		l.close()
@@ -296,7 +301,7 @@ func (l *Loop) noteLateness(now mono.Instant) {
 	if late <= l.least/4 {
 		return
 	}
-	if more, ok := l.stood.note(now); ok {
+	if more, ok := l.stood.Note(now); ok {
 		l.log.Warn("this process stood still: nobody is judged for that silence",
 			"late", late.Round(time.Millisecond), "sessions", len(l.sessions), "more_since_last", more)
 	}

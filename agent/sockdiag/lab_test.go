@@ -3,7 +3,6 @@
 package sockdiag
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -199,46 +198,5 @@ func at(addr netip.Addr, port uint16) string { return netip.AddrPortFrom(addr, p
 
 func from(addr netip.Addr, port uint16) netip.AddrPort { return netip.AddrPortFrom(addr, port) }
 
-// TestMain fails when a test leaves a descriptor open.
-func TestMain(m *testing.M) {
-	before := openFiles()
-	code := m.Run()
-	if left := leftFiles(before); code == 0 && left != "" {
-		fmt.Fprintln(os.Stderr, "descriptors left open:", left)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-func openFiles() map[string]string {
-	files := make(map[string]string)
-	entries, _ := os.ReadDir("/proc/self/fd")
-	for _, e := range entries {
-		if target, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil {
-			files[e.Name()] = target
-		}
-	}
-	return files
-}
-
-// leftFiles names sockets that were not there before; the runtime keeps other
-// descriptors of its own.
-func leftFiles(before map[string]string) (left string) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	ticker := time.NewTicker(10 * time.Millisecond)
-	defer ticker.Stop()
-	for ctx.Err() == nil {
-		left = ""
-		for fd, target := range openFiles() {
-			if strings.HasPrefix(target, "socket:") && before[fd] != target {
-				left += " " + fd + " " + target
-			}
-		}
-		if left == "" {
-			return ""
-		}
-		<-ticker.C
-	}
-	return left
-}
+// TestMain fails when a test leaves goroutines or descriptors.
+func TestMain(m *testing.M) { os.Exit(agenttest.RunWithoutLeaks(m, os.Stderr)) }

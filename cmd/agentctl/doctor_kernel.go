@@ -128,7 +128,7 @@ type linkTrial struct {
 }
 
 func (d *doctor) tryLink(source linkhint.Source, without []linkhint.Source) (t linkTrial, err error) {
-	w, err := d.kernel.links(linkhint.Config{BPF: true, Without: without, OnPath: func(linkhint.Path) {}})
+	w, err := d.kernel.links(linkhint.Config{BPF: true, Without: without})
 	if err != nil {
 		return t, err
 	}

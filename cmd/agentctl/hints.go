@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/pgconmgr/pgconmgr/agent/linkhint"
 	"github.com/pgconmgr/pgconmgr/agent/mono"
@@ -126,8 +127,10 @@ func (f *hintFeed) onEvent(e linkhint.Event) {
 	}
 }
 
-func (f *hintFeed) onPath(p linkhint.Path) {
-	f.put(linkNews{Event: p.Cause, what: "path " + p.State.String(), peer: p.Peer, seen: clock.Now()})
+func (f *hintFeed) onPaths(paths []linkhint.Path) {
+	for _, p := range paths {
+		f.put(linkNews{Event: p.Cause, what: "path " + p.State.String(), peer: p.Peer, seen: clock.Now()})
+	}
 }
 
 // put never waits: who cannot write fast enough misses the newest.
@@ -148,7 +151,7 @@ func hints(ctx context.Context, e *env, flags *pflag.FlagSet, args []string) err
 	var w *linkhint.Watcher
 	err = inNamespace(o.netns, func() (err error) {
 		w, err = linkhint.New(linkhint.Config{
-			BPF: true, All: true, Without: o.without, OnEvent: f.onEvent, OnPath: f.onPath,
+			BPF: true, All: true, Without: o.without, OnEvent: f.onEvent, OnPaths: f.onPaths,
 			Log: slog.New(slog.DiscardHandler),
 		})
 		return err
@@ -163,17 +166,18 @@ func hints(ctx context.Context, e *env, flags *pflag.FlagSet, args []string) err
 		fmt.Fprintf(e.stderr, "%s: note: %s is missing: %v; %s\n", program, m.Source, m.Err, m.Hint)
 	}
 	fmt.Fprintf(e.stderr, "%s: note: watching links by %s\n", program, w.Source())
+	g, ctx := errgroup.WithContext(ctx)
 	ctx, cancel := context.WithCancel(ctx)
-	ended := make(chan error, 1)
-	go func() { ended <- w.Run(ctx) }()
-	err = f.print(e, ended)
-	cancel()
-	return err
+	g.Go(func() error { return w.Run(ctx) })
+	g.Go(func() error {
+		defer cancel()
+		return f.print(ctx, e)
+	})
+	return g.Wait()
 }
 
-// print writes lines until there are enough or the Watcher has ended, and returns
-// that one's error.
-func (f *hintFeed) print(e *env, ended <-chan error) error {
+// print writes lines until there are enough or ctx ends.
+func (f *hintFeed) print(ctx context.Context, e *env) error {
 	p := hintPrinter{e: e, json: f.o.json, clock: e.at}
 	for n := 0; f.o.count == 0 || n < f.o.count; n++ {
 		select {
@@ -184,8 +188,8 @@ func (f *hintFeed) print(e *env, ended <-chan error) error {
 			if n := f.missed.Swap(0); n > 0 {
 				fmt.Fprintf(e.stderr, "%s: note: %d events came faster than they could be written\n", program, n)
 			}
-		case err := <-ended:
-			return err
+		case <-ctx.Done():
+			return nil
 		}
 	}
 	return nil
