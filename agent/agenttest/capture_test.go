@@ -129,3 +129,27 @@ func TestCaptureIgnoresBareAcknowledgements(t *testing.T) {
 		t.Errorf("after the client spoke: %d received, %v; want 1", received, err)
 	}
 }
+
+// The time of a packet is not later than the packet, though the processor is taken
+// away between the looks at both clocks.
+func TestBootTime(t *testing.T) {
+	if err := KeepBusy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	const slack = 100 * time.Microsecond
+	for range 5_000 {
+		var stamp unix.Timespec
+		before := clock.Now()
+		if err := unix.ClockGettime(unix.CLOCK_REALTIME, &stamp); err != nil {
+			t.Fatal(err)
+		}
+		after := clock.Now()
+		at, err := bootTime(stamp)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if at < before.Add(-slack) || at > after.Add(slack) {
+			t.Fatalf("%v: expected between %v and %v", at, before, after)
+		}
+	}
+}
