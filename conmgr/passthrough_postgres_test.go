@@ -47,7 +47,7 @@ func mustCluster(t *testing.T) *cluster {
 		agenttest.Skip(t, "PostgreSQL in /usr/lib/postgresql")
 	}
 	c := &cluster{bin: filepath.Dir(found[len(found)-1])}
-	dir, err := os.MkdirTemp("", "conmgr-pg-")
+	dir, err := os.MkdirTemp(agenttest.ScratchDir(), "conmgr-pg-")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgconmgr/pgconmgr/agent/agenttest"
 )
 
 // cluster is a throw-away PostgreSQL under a temporary directory, on a socket
@@ -64,7 +66,7 @@ func needless(t *testing.T, why string) {
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	bin, cred := needPostgres(t)
-	root, err := os.MkdirTemp("", "wd") // short: a socket path has 107 bytes
+	root, err := os.MkdirTemp(agenttest.ScratchDir(), "wd")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -64,7 +64,7 @@ func scratchBin(t *testing.T) string {
 // scratchStart makes and starts a cluster; it is gone at the end of the test.
 func scratchStart(t *testing.T, settings ...string) *scratchCluster {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "watchdog-pg-")
+	dir, err := os.MkdirTemp(agenttest.ScratchDir(), "watchdog-pg-")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -125,9 +125,8 @@ func plan(o Options) (*Lab, error) {
 	id := fmt.Sprintf("pgcm-%d-%d", pid, labCount.Add(1))
 	r := &record{
 		ID: id, Owner: pid, OwnerStart: start,
-		Cgroup: filepath.Join(root, id),
-		// Not os.TempDir: the path of a Unix socket has at most 107 bytes.
-		Dir:        "/tmp/pgconmgr-" + strings.TrimPrefix(id, "pgcm-"),
+		Cgroup:     filepath.Join(root, id),
+		Dir:        ScratchDir() + "/pgconmgr-" + strings.TrimPrefix(id, "pgcm-"),
 		Namespaces: []string{id + "-switch"},
 	}
 	l := &Lab{Dir: r.Dir, record: r}

@@ -177,7 +177,7 @@ func TestSweepAfterAKilledOwner(t *testing.T) {
 	t.Logf("swept %v", swept)
 	for _, path := range []string{
 		netnsDir + "/" + id + "-a", netnsDir + "/" + id + "-switch", string(group),
-		"/tmp/pgconmgr-" + strings.TrimPrefix(id, "pgcm-"), runDir + "/labs/" + id + ".json",
+		ScratchDir() + "/pgconmgr-" + strings.TrimPrefix(id, "pgcm-"), runDir + "/labs/" + id + ".json",
 	} {
 		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s is left: %v", path, err)
