@@ -63,7 +63,11 @@ func mustCluster(t *testing.T) *cluster {
 	c.at = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port)
 	c.mustCertify(t)
 	data := filepath.Join(dir, "data")
-	c.mustRun(t, "initdb", "-D", data, "-A", "trust", "-U", "postgres", "--no-sync", "-E", "UTF8")
+	if c.cred == nil {
+		c.mustRun(t, "initdb", "-D", data, "-A", "trust", "-U", "postgres", "--no-sync", "-E", "UTF8")
+	} else if err := agenttest.MakeDataDir(t.Context(), data); err != nil {
+		t.Fatal(err)
+	}
 	c.mustRun(t, "pg_ctl", "-D", data, "-w", "-l", filepath.Join(dir, "log"), "-o",
 		fmt.Sprintf("-F -p %d -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c ssl=on -c ssl_cert_file=%s/crt -c ssl_key_file=%s/key",
 			port, dir, dir), "start")

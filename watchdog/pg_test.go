@@ -82,7 +82,9 @@ func newCluster(t *testing.T) *cluster {
 func mustPrimary(t *testing.T, lines ...string) *cluster {
 	t.Helper()
 	c := newCluster(t)
-	c.run("initdb", "-D", c.data, "-A", "trust", "-N", "-U", "postgres", "--no-instructions")
+	if err := agenttest.MakeDataDir(t.Context(), c.data); err != nil {
+		t.Fatal(err)
+	}
 	c.configure(append([]string{"fsync = off", "max_connections = 20", "shared_buffers = 1MB"}, lines...)...)
 	c.start()
 	return c

@@ -76,7 +76,11 @@ func scratchStart(t *testing.T, settings ...string) *scratchCluster {
 		}
 	}
 	data := filepath.Join(dir, "data")
-	c.run("initdb", "-D", data, "-U", "admin", "-A", "trust", "-N", "--no-instructions", "-E", "UTF8", "--locale=C")
+	if c.user == nil {
+		c.run("initdb", "-D", data, "-U", "postgres", "-A", "trust", "-N", "--no-instructions", "-E", "UTF8", "--locale=C")
+	} else if err := agenttest.MakeDataDir(t.Context(), data); err != nil {
+		t.Fatal(err)
+	}
 	conf := append([]string{
 		"listen_addresses = '0.0.0.0,::1'", "port = " + strconv.Itoa(c.port),
 		"unix_socket_directories = '" + dir + "'", "fsync = off", "logging_collector = off",
@@ -157,7 +161,7 @@ func (c *scratchCluster) local(ctx context.Context, user string) (*pgconn.PgConn
 // mustAdmin returns a superuser's connection through the Unix socket.
 func (c *scratchCluster) mustAdmin() *scratchSession {
 	c.t.Helper()
-	conn, err := c.local(c.t.Context(), "admin")
+	conn, err := c.local(c.t.Context(), "postgres")
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -73,6 +73,16 @@ func PostgresFiles(ctx context.Context) (bin, data string, err error) {
 	return bin, data, err
 }
 
+// MakeDataDir makes a data directory of postgresUser's as initdb does, with the
+// superuser postgres, by copying one. It needs root.
+func MakeDataDir(ctx context.Context, to string) error {
+	_, from, err := PostgresFiles(ctx)
+	if err != nil {
+		return err
+	}
+	return copyTree(ctx, from, to)
+}
+
 // initdb makes a data directory in a directory of postgresUser's.
 func initdb(ctx context.Context, bin, data string) error {
 	_, err := runTool(ctx, "", "setpriv", "--reuid="+postgresUser, "--regid="+postgresUser, "--clear-groups",

@@ -95,7 +95,7 @@ func (p *Postgres) create(ctx context.Context, o PostgresOptions) (err error) {
 	case o.Fresh:
 		err = initdb(ctx, p.bin, p.DataDir)
 	default:
-		err = p.copyTemplate(ctx)
+		err = MakeDataDir(ctx, p.DataDir)
 	}
 	if err != nil {
 		return err
@@ -104,14 +104,6 @@ func (p *Postgres) create(ctx context.Context, o PostgresOptions) (err error) {
 		return err
 	}
 	return p.SetConf(p.settings(o))
-}
-
-func (p *Postgres) copyTemplate(ctx context.Context) error {
-	from, err := template(ctx, p.bin)
-	if err != nil {
-		return err
-	}
-	return copyTree(ctx, from, p.DataDir)
 }
 
 // settings are small and fast, and otherwise PostgreSQL's defaults.
