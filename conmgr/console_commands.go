@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -28,7 +29,7 @@ func (c *console) execute(ctx context.Context, cmd command) ([]row, string, erro
 		rows, err := c.show(cmd.name)
 		return rows, cmd.tag, err
 	case verbTarget:
-		rows, err := c.bindTo(ctx, cmd.target)
+		rows, err := c.bindTo(ctx, cmd.target, cmd.only)
 		return rows, cmd.tag, err
 	case verbShutdown:
 		return nil, cmd.tag, c.shutdown(cmd.mode)
@@ -90,11 +91,14 @@ func (c *console) shutdown(mode ShutdownMode) error {
 	return nil
 }
 
-// bindTo answers TARGET: every instance that has the attribute, best first, and
-// binds this session to the first.
-func (c *console) bindTo(ctx context.Context, t Target) ([]row, error) {
+// bindTo answers TARGET: every instance that has the attribute, best first, or
+// only the one that was named, and binds this session to the first.
+func (c *console) bindTo(ctx context.Context, t Target, only *int) ([]row, error) {
 	var rows []row
 	err := c.server.choose(ctx, t, func(v *View, order []int) error {
+		if order = onlyNumber(v, order, only); len(order) == 0 {
+			return fmt.Errorf("instance %d does not serve target_session_attrs %s", *only, t)
+		}
 		if err := c.server.apps.bind(c.app, order[0], t, v.At, c); err != nil {
 			return err
 		}
@@ -112,6 +116,14 @@ func (c *console) bindTo(ctx context.Context, t Target) ([]row, error) {
 	c.server.stats.targetsFound.Add(1)
 	c.server.apps.setState(c.app, "bound")
 	return rows, nil
+}
+
+// onlyNumber drops every instance but the one with a number; nil drops none.
+func onlyNumber(v *View, order []int, only *int) []int {
+	if only == nil {
+		return order
+	}
+	return slices.DeleteFunc(order, func(i int) bool { return v.Instances[i].Number != *only })
 }
 
 // address is the very address that the heartbeat uses, or the configured one

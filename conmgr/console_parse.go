@@ -4,6 +4,7 @@ package conmgr
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -30,6 +31,7 @@ type command struct {
 	name   string
 	tag    string // of CommandComplete
 	target Target
+	only   *int // the number of the one instance that TARGET is about; nil: all
 	mode   ShutdownMode
 }
 
@@ -118,16 +120,26 @@ func parseShow(t []token) (command, error) {
 	return command{}, errUnknownCommand(t)
 }
 
-// parseTarget reads what follows TARGET.
+// parseTarget reads what follows TARGET: attribute [INSTANCE number].
 func parseTarget(args []token) (command, error) {
-	if len(args) != 1 || args[0].kind == tokenSymbol {
+	if len(args) == 0 || args[0].kind == tokenSymbol {
 		return command{}, failure("42601", "TARGET expects one of %s", strings.Join(targetNames[:], ", "))
 	}
 	target, err := ParseTarget(strings.ToLower(args[0].text))
 	if err != nil {
 		return command{}, failure("22023", "%s", err)
 	}
-	return command{verb: verbTarget, target: target, tag: "TARGET"}, nil
+	c := command{verb: verbTarget, target: target, tag: "TARGET"}
+	if args = args[1:]; len(args) == 0 {
+		return c, nil
+	}
+	if len(args) == 2 && args[0].text == "instance" {
+		if number, err := strconv.Atoi(args[1].text); err == nil && number >= 0 {
+			c.only = &number
+			return c, nil
+		}
+	}
+	return command{}, failure("42601", "TARGET %s expects nothing more, or INSTANCE and its number", target)
 }
 
 func parseShutdown(t []token) (command, error) {

@@ -28,6 +28,7 @@ func TestParseCommands(t *testing.T) {
 		{"TARGET read-write", []command{target(ReadWrite)}},
 		{"target 'prefer-read'", []command{target(PreferStandby)}},
 		{"TARGET ANY", []command{target(Any)}},
+		{"TARGET any Instance 12", []command{{verb: verbTarget, target: Any, only: new(12), tag: "TARGET"}}},
 		{"SHUTDOWN restart", []command{{verb: verbShutdown, mode: ShutdownRestart, tag: "SHUTDOWN"}}},
 		{"SET extra_float_digits = 3", []command{nothing("SET")}},
 		{"SET application_name = 'a;''b'", []command{nothing("SET")}},

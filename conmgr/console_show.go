@@ -45,6 +45,7 @@ var helpRows = []row{
 	{"SHOW VERSION", "the version"},
 	{"SHOW HELP", "this list"},
 	{"TARGET any|read-write|read-only|primary|standby|prefer-standby", "the instances that have the attribute, best first; binds this session to the first"},
+	{"TARGET attribute INSTANCE number", "only that instance, if it has the attribute; binds this session to it"},
 	{"SHUTDOWN SMART|FAST|IMMEDIATE|RESTART", "ends conmgr; on conmgr.sock only"},
 }
 

@@ -120,6 +120,35 @@ func TestConsoleTarget(t *testing.T) {
 	}
 }
 
+// TARGET with INSTANCE binds to that instance, and to none that has not the
+// attribute.
+func TestConsoleTargetInstance(t *testing.T) {
+	f := mustServe(t, nil)
+	conn := mustConnect(t, f.tcp(), "default_query_exec_mode=simple_protocol")
+	number := func(command string) (n int64, err error) {
+		err = conn.QueryRow(t.Context(), command).Scan(&n, nil, nil, nil, nil)
+		return n, err
+	}
+	if n, err := number("TARGET any INSTANCE 2"); n != 2 || err != nil {
+		t.Errorf("TARGET any INSTANCE 2: instance %d, %v", n, err)
+	}
+	if first, second := f.Apps().Bound(0), f.Apps().Bound(1); first != 0 || second != 1 {
+		t.Errorf("bound to the first: %d, to the second: %d; want 0 and 1", first, second)
+	}
+	for command, code := range map[string]string{
+		"TARGET primary INSTANCE 2": "58C01", "TARGET any INSTANCE 7": "58C01", "TARGET any INSTANCE": "42601",
+		"TARGET any INSTANCE -1": "42601", "TARGET any INSTANCE 1 2": "42601", "TARGET any 1": "42601",
+	} {
+		_, err := number(command)
+		if e, ok := errors.AsType[*pgconn.PgError](err); !ok || e.Code != code {
+			t.Errorf("%s: %v, want %s", command, err, code)
+		}
+	}
+	if bound := f.Apps().Bound(1); bound != 1 {
+		t.Errorf("after what failed, %d are bound to the second; want 1", bound)
+	}
+}
+
 func TestConsoleNoSuchInstance(t *testing.T) {
 	f := mustServe(t, nil)
 	lost := instance(1, netip.MustParseAddrPort("192.0.2.1:5432"), wire.AttributePrimary)

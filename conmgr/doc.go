@@ -32,7 +32,8 @@
 //	SHOW STATS         name, value int8
 //	SHOW VERSION       version
 //	SHOW HELP          command, description
-//	TARGET attribute   number int8, host, hostaddr, port int8, attribute
+//	TARGET attribute [INSTANCE number]
+//	                   number int8, host, hostaddr, port int8, attribute
 //	SHUTDOWN mode      nothing; mode is smart, fast, immediate or restart;
 //	                   on conmgr.sock only
 //
@@ -48,8 +49,10 @@
 //
 // TARGET takes any, read-write, read-only, primary, standby, prefer-standby or
 // prefer-read and answers the instances that have the attribute, best first.
-// It binds the session to the first one; a later TARGET binds it anew. When
-// that instance is lost, the session gets
+// It binds the session to the first one; a later TARGET binds it anew. With
+// INSTANCE only that one is answered and bound to, for an application that goes
+// on to it because a better one did not take it. When the instance bound to is
+// lost, the session gets
 //
 //	NotificationResponse  channel conmgr_fault, payload
 //	                      {"instance":1,"host":"db1","hostaddr":"192.0.2.1",
@@ -75,8 +78,8 @@
 //	57P01  the instance is lost, or conmgr ends: the session is closed
 //	57P03  conmgr is ending and takes no new sessions; on pass-through ports
 //	       also: no instance to connect to
-//	58C01  TARGET: no instance has the attribute; the message says the state
-//	       of each
+//	58C01  TARGET: no instance has the attribute, the message says the state
+//	       of each; or the one that was named has not
 //
 // Besides, the console survives what drivers send unasked: empty queries and
 // comments, SET, RESET, BEGIN, COMMIT, ROLLBACK, SAVEPOINT, DISCARD,
