@@ -98,6 +98,25 @@ func (s *Server) leave(e *entrance) {
 	}
 }
 
+// grow takes one more descriptor for an application that was admitted, unless
+// they are used up.
+func (s *Server) grow() bool {
+	s.admission.Lock()
+	defer s.admission.Unlock()
+	if s.descriptors >= s.budget {
+		return false
+	}
+	s.descriptors++
+	return true
+}
+
+// shrink gives it back.
+func (s *Server) shrink() {
+	s.admission.Lock()
+	defer s.admission.Unlock()
+	s.descriptors--
+}
+
 // logLimit logs at LOG, as the seed does, but at most once a second.
 func (s *Server) logLimit(conn net.Conn, refused int64) {
 	if suppressed, ok := s.limitLog.allow(time.Now()); ok {

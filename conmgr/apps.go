@@ -18,11 +18,13 @@ import (
 // AppKind is how an application reaches its instance.
 type AppKind string
 
-// The kinds. Control sessions come over conmgr.sock: they do not count as
-// applications and SHOW APPLICATIONS leaves them out.
+// The kinds. Every connection to the application port begins as KindConsole.
+// Control sessions come over conmgr.sock: they do not count as applications and
+// SHOW APPLICATIONS leaves them out.
 const (
 	KindConsole     AppKind = "console"
 	KindPassthrough AppKind = "passthrough"
+	KindProxy       AppKind = "proxy"
 	kindControl     AppKind = "control"
 )
 
@@ -46,11 +48,11 @@ type ender interface {
 // app is one application. The registry owns it.
 type app struct {
 	id        uint64
-	kind      AppKind
+	kind      AppKind        // changed by become alone
 	peer      netip.AddrPort // invalid on Unix sockets
 	local     netip.AddrPort
 	connected time.Time
-	ender     ender
+	ender     ender // changed by become alone
 
 	// Guarded by Apps.mu.
 	owner  owner
@@ -247,6 +249,13 @@ func (a *Apps) unbindLocked(m *app) {
 		delete(a.bound[m.index], m)
 		m.bound, m.holder = false, nil
 	}
+}
+
+// become makes a console application that has only started one of another kind.
+func (a *Apps) become(m *app, kind AppKind, e ender) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	m.kind, m.ender, m.state = kind, e, "connecting"
 }
 
 // connected notes that the application has reached its instance just now.

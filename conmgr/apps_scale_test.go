@@ -55,7 +55,7 @@ func TestFaultOfMany(t *testing.T) {
 		b.mustTake(t)
 	}
 	eventually(t, "all are bound", func() bool {
-		return f.stats.passConnected.Load() == int64(n/2) && f.Apps().Bound(0) == n/2*2
+		return f.passthrough.connected.Load() == int64(n/2) && f.Apps().Bound(0) == n/2*2
 	})
 	if got := f.picture.View().Instances[0].Instance.Attribute; got != wire.AttributePrimary {
 		t.Fatalf("the instance is %s", got)

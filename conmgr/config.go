@@ -72,8 +72,8 @@ type Config struct {
 	ProxyListen      []ProxyPort
 	ProxyAllow       []netip.Prefix // besides loopback
 	ProxyTarget      Target
-	ProxySSLMode     string
-	ProxySSLRootCert string
+	ProxySSLMode     SSLMode
+	ProxySSLRootCert string // empty, system, or an absolute path
 
 	values *conf.Values
 }
@@ -149,7 +149,6 @@ func fromValues(file string, v *conf.Values) *Config {
 		LoadBalance:              v.Text("load_balance"),
 		CloseOnRoleChange:        v.Bool("close_on_role_change"),
 		CloseOnStalePrimary:      v.Bool("close_on_stale_primary"),
-		ProxySSLMode:             v.Text("proxy_sslmode"),
 		ProxySSLRootCert:         v.Text("proxy_sslrootcert"),
 		values:                   v,
 	}
@@ -163,6 +162,7 @@ func fromValues(file string, v *conf.Values) *Config {
 	c.ProxyListen, _ = parseProxyListen(strings.Join(v.List("proxy_listen"), ","))
 	c.ProxyAllow, _ = parseProxyAllow(strings.Join(v.List("proxy_allow"), ","))
 	c.ProxyTarget, _ = ParseTarget(v.Text("proxy_target_session_attrs"))
+	c.ProxySSLMode, _ = ParseSSLMode(v.Text("proxy_sslmode"))
 	return c
 }
 
@@ -207,8 +207,11 @@ func (c *Config) check() error {
 		errs = append(errs, c.values.Fail("listen_addresses", "%d addresses with %d ports are %d sockets: expected at most %d",
 			len(c.ListenAddresses), 1+len(c.ProxyListen), n, MaxListeners))
 	}
-	if strings.HasPrefix(c.ProxySSLMode, "verify-") && c.ProxySSLRootCert == "" {
+	if c.ProxySSLMode >= SSLVerifyCA && c.ProxySSLRootCert == "" {
 		errs = append(errs, c.values.Fail("proxy_sslmode", "%s needs proxy_sslrootcert: expected a file or system", c.ProxySSLMode))
+	}
+	if c.ProxySSLRootCert == systemRoots && c.ProxySSLMode != SSLVerifyFull { // as libpq: anybody can have such a certificate
+		errs = append(errs, c.values.Fail("proxy_sslrootcert", "system with proxy_sslmode %s proves nothing: expected verify-full", c.ProxySSLMode))
 	}
 	if c.HeartbeatTransport == "udp" && c.HeartbeatKeyFile == "" {
 		errs = append(errs, c.values.Fail("heartbeat_transport", "udp needs a key: expected heartbeat_key_file"))

@@ -115,7 +115,7 @@ func checkSystemIdentifier(s string) error {
 }
 
 func checkRootCert(s string) error {
-	if s != "" && s != "system" && !filepath.IsAbs(s) {
+	if s != "" && s != systemRoots && !filepath.IsAbs(s) {
 		return fmt.Errorf("expected an absolute path or system, found %.60q", s)
 	}
 	return nil

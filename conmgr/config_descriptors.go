@@ -20,8 +20,9 @@ func descriptorsFixed(c *Config) uint64 {
 	return descriptorsBase + descriptorsInstance*uint64(len(c.Backends)) + descriptorsReserve
 }
 
-// descriptorsApplication is the most that one application takes: one on the
-// console, two when it can be passed through.
+// descriptorsApplication is what one application takes: one on the console, two
+// where there are pass-through ports. Proxy mode takes two as well, but whether
+// it is used is not configured: see DescriptorsWarning.
 func descriptorsApplication(c *Config) uint64 {
 	if len(c.ProxyListen) > 0 {
 		return 2
@@ -59,6 +60,19 @@ func (c *Config) CheckDescriptors(limit uint64) error {
 	return fmt.Errorf("file descriptors: %d needed (%d + %d for each of %d instances + %d in reserve + %d for each of max_connections = %d), limit %d: "+
 		"raise the limit (ulimit -n, LimitNOFILE) or lower max_connections",
 		need, descriptorsBase, descriptorsInstance, len(c.Backends), descriptorsReserve, descriptorsApplication(c), c.MaxConnections, limit)
+}
+
+// DescriptorsWarning warns, with ok, of a limit on file descriptors that carries
+// max_connections applications on the console, but not as many in proxy mode.
+// What is too much then is closed when it comes.
+func (c *Config) DescriptorsWarning(limit uint64) (w Warning, ok bool) {
+	const proxied = 2
+	fit := c.DescriptorsLeft(limit) / proxied
+	if c.MaxConnections == 0 || uint64(c.MaxConnections) <= fit {
+		return "", false
+	}
+	return Warning(fmt.Sprintf("file descriptors: a limit of %d carries %d applications in proxy mode, fewer than max_connections = %d: "+
+		"raise the limit (ulimit -n, LimitNOFILE) if that many are to be proxied", limit, fit, c.MaxConnections)), true
 }
 
 // RaiseDescriptors raises the process's soft limit on file descriptors to its hard

@@ -153,15 +153,19 @@ func ownTable() conf.Table {
 		},
 		{
 			Name: "proxy_target_session_attrs", Kind: conf.String, Default: "read-write", Check: checkTarget,
-			About: "What a connection to a database other than conmgr on the application port leads to, a target as in proxy_listen. Checked, but without effect in this version: use proxy_listen.",
+			About: "What a connection to a database other than conmgr on the application port leads to, a target as in proxy_listen. " +
+				"A client asks for another one with the startup option -c conmgr.target_session_attrs=standby (PGOPTIONS, or options in the connection string).",
 		},
 		{
-			Name: "proxy_sslmode", Kind: conf.Enum, Default: "prefer", Words: []string{"disable", "prefer", "require", "verify-ca", "verify-full"},
-			About: "TLS between conmgr and the instance for such a connection. Checked, but without effect in this version.",
+			Name: "proxy_sslmode", Kind: conf.Enum, Default: "prefer", Words: sslModeWords,
+			About: "TLS between conmgr and the instance for such a connection, with libpq's meanings, except that prefer never turns to clear text where TLS was offered. " +
+				"verify-full wants the name in backend_host, or the address where that stands alone, in the certificate.",
+			Low: "disable lets whoever reads the network read along.",
 		},
 		{
 			Name: "proxy_sslrootcert", Kind: conf.String, Check: checkRootCert,
-			About: "File of the certificate authorities for verify-ca and verify-full, as an absolute path, or system. Checked, but without effect in this version.",
+			About: "File of the certificate authorities, as an absolute path; required by verify-ca and verify-full, and asked by prefer and require too where it is set, as in libpq. " +
+				"The word system means the system's authorities, with verify-full only. Read at the start.",
 		},
 	}
 }

@@ -59,7 +59,7 @@ func TestConfigDefaultsAreTheSeeds(t *testing.T) {
 		HeartbeatTransport: "tcp", LinkDownGrace: time.Second, LinkHints: true,
 		LogStderr: true, SyslogFacility: 16, SyslogIdent: "conmgr", LogMinMessages: slog.LevelWarn,
 		LoadBalance: "rtt", CloseOnRoleChange: true, CloseOnStalePrimary: true,
-		ProxyTarget: ReadWrite, ProxySSLMode: "prefer",
+		ProxyTarget: ReadWrite, ProxySSLMode: SSLPrefer,
 	}
 	compare(t, want, mustParse(t, "backend_host0 = db1"))
 }
@@ -110,7 +110,7 @@ proxy_sslrootcert = '/etc/ca.pem'
 		ProxyListen:      []ProxyPort{{27551, Primary}, {27552, PreferStandby}},
 		ProxyAllow:       []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::1/128")},
 		ProxyTarget:      Standby,
-		ProxySSLMode:     "verify-full",
+		ProxySSLMode:     SSLVerifyFull,
 		ProxySSLRootCert: "/etc/ca.pem",
 	}
 	compare(t, want, got)
@@ -223,6 +223,7 @@ func TestConfigErrors(t *testing.T) {
 		{host + "proxy_target_session_attrs = master", "conmgr.conf:2: proxy_target_session_attrs: unknown target"},
 		{host + "proxy_sslmode = allow", "conmgr.conf:2: proxy_sslmode: expected disable, prefer, require, verify-ca or verify-full"},
 		{host + "proxy_sslmode = verify-ca", "conmgr.conf:2: proxy_sslmode: verify-ca needs proxy_sslrootcert"},
+		{host + "proxy_sslrootcert = system", "conmgr.conf:2: proxy_sslrootcert: system with proxy_sslmode prefer proves nothing: expected verify-full"},
 		{host + "proxy_sslrootcert = ca.pem", "conmgr.conf:2: proxy_sslrootcert: expected an absolute path or system"},
 		{host + "heartbeat_intervall = 5", "conmgr.conf:2: unknown parameter heartbeat_intervall, perhaps heartbeat_interval is meant"},
 		{host + "prot = 5\nbackend_port0 = 'x", "conmgr.conf:3: backend_port0: unterminated quote: expected ' at the end of the value\nconmgr.conf:2: unknown parameter prot, perhaps port is meant"},
@@ -349,6 +350,12 @@ func TestDescriptors(t *testing.T) {
 		}
 	}
 	c := mustParse(t, two+"max_connections=100")
+	if w, ok := c.DescriptorsWarning(276); !ok || !strings.Contains(string(w), "a limit of 276 carries 99 applications in proxy mode, fewer than max_connections = 100") {
+		t.Errorf("warning %q", w)
+	}
+	if w, ok := c.DescriptorsWarning(277); ok {
+		t.Errorf("warning %q", w)
+	}
 	want := "file descriptors: 177 needed (9 + 2 for each of 2 instances + 64 in reserve + 1 for each of max_connections = 100), limit 150: raise the limit (ulimit -n, LimitNOFILE) or lower max_connections"
 	if err := c.CheckDescriptors(150); err == nil || err.Error() != want {
 		t.Errorf("error\n%v\nwant\n%s", err, want)

@@ -234,7 +234,15 @@ func (s *Server) serveConsole(ctx context.Context, conn stream, m *app) {
 
 	_ = conn.SetDeadline(m.connected.Add(startupTimeout))
 	st, err := s.handshake(c.in, c.out.send)
-	if err == nil {
+	switch {
+	case errors.Is(err, errCancel):
+		s.cancelRequested(ctx, c, st.raw)
+		return
+	case err == nil && c.proxies(&st):
+		if err = s.serveProxied(ctx, c, &st); err == nil {
+			return
+		}
+	case err == nil:
 		err = s.admitConsole(&st, m)
 	}
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -75,7 +76,6 @@ func TestStartupHostile(t *testing.T) {
 		{"no terminator", framed(packet(protocol30, "user\x00app\x00")), "expected terminator"},
 		{"pipelined behind ssl", append(framed(packet(sslCode, "")), session...), "received unencrypted data"},
 		{"pipelined behind gss", append(framed(packet(gssCode, "")), session...), "received unencrypted data"},
-		{"other database", framed(packet(protocol30, "user\x00app\x00\x00")), "3D000"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			conn := mustDial(t, "tcp", f.address())
@@ -158,6 +158,18 @@ func TestMark(t *testing.T) {
 	list := f.apps.list()
 	if o := list[0].owner; !o.known || o.uid != uint32(os.Getuid()) || o.pid != int32(os.Getpid()) {
 		t.Errorf("owner %+v, want this process", o)
+	}
+}
+
+// The mark is the console's alone: who wants a database is told where.
+func TestMarkOtherDatabase(t *testing.T) {
+	f := mustServe(t, func(o *ServerOptions) { o.ProxyListen, o.ProxyTarget = []ProxyPort{{0, Standby}}, Primary })
+	conn := mustDial(t, "unix", fmt.Sprintf("@pgconmgr:%d", f.Port()))
+	mustWrite(t, conn, framed(packet(protocol30, "user\x00app\x00\x00")))
+	got := mustEnd(t, conn)
+	want := fmt.Sprintf("Databases are reached by TCP on port %d (primary), %d (standby)", f.Port(), f.ProxyPorts()[0].Port)
+	if !bytes.Contains(got, []byte("3D000")) || !bytes.Contains(got, []byte(want)) {
+		t.Errorf("answer %q, want 3D000 and %q", got, want)
 	}
 }
 

@@ -68,25 +68,28 @@ func (r *receiver) receive() (chunk, error) {
 // tryRead reads once and reports false to wait for more.
 func (r *receiver) tryRead(fd uintptr) bool {
 	c := chunk{buf: buffers.Get().(*[bufferSize]byte)}
+	c.n, r.err = readOnce(int(fd), c.buf[:])
+	if r.err != nil {
+		c.free()
+		return r.err != unix.EAGAIN
+	}
+	r.got = c
+	return true
+}
+
+// readOnce reads what is there: EAGAIN is nothing, io.EOF the end.
+func readOnce(fd int, b []byte) (int, error) {
 	for {
-		n, err := unix.Read(int(fd), c.buf[:])
+		n, err := unix.Read(fd, b)
 		switch {
 		case err == unix.EINTR:
 			continue
-		case err == unix.EAGAIN:
-			c.free()
-			return false
 		case err != nil:
-			c.free()
-			r.err = err
+			return 0, err
 		case n == 0:
-			c.free()
-			r.err = io.EOF
-		default:
-			c.n = n
-			r.got = c
+			return 0, io.EOF
 		}
-		return true
+		return n, nil
 	}
 }
 
@@ -184,11 +187,11 @@ func (o *outlet) send(b []byte) error {
 func (o *outlet) sendLocked(b []byte) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.notice.Load() != nil {
+	if o.ended() {
 		return errEnded
 	}
 	_ = o.conn.SetWriteDeadline(time.Now().Add(sendTimeout))
-	if o.notice.Load() != nil { // the deadline of linger was just overwritten
+	if o.ended() { // the deadline of linger was just overwritten
 		return errEnded
 	}
 	if _, err := o.conn.Write(b); err != nil {
@@ -205,6 +208,19 @@ func (o *outlet) end(notice []byte) {
 	}
 }
 
+// retired is in the place of the notice of an outlet that is not ended any more:
+// its session has become one of another kind, which is told in other ways.
+var retired = new([]byte)
+
+// retire makes end do nothing from now on. It reports false when the session was
+// ended before.
+func (o *outlet) retire() bool { return o.notice.CompareAndSwap(nil, retired) }
+
+func (o *outlet) ended() bool {
+	notice := o.notice.Load()
+	return notice != nil && notice != retired
+}
+
 // linger bounds what is left of an ended session: a write that is under way,
 // and the reader, which ends when the client closes.
 func (o *outlet) linger() {
@@ -218,7 +234,7 @@ func (o *outlet) linger() {
 // which then calls finish itself.
 func (o *outlet) finish() {
 	notice := o.notice.Load()
-	if notice == nil || o.done.Load() || !o.mu.TryLock() {
+	if notice == nil || notice == retired || o.done.Load() || !o.mu.TryLock() {
 		return
 	}
 	defer o.mu.Unlock()

@@ -14,7 +14,8 @@ import (
 )
 
 // Server is what applications meet: the console on the application port, on
-// its mark and on conmgr.sock, and the pass-through ports.
+// its mark and on conmgr.sock, proxy mode on the application port, and the
+// pass-through ports.
 type Server struct {
 	opts   ServerOptions
 	log    *slog.Logger
@@ -33,7 +34,10 @@ type Server struct {
 
 	stopping atomic.Bool // no new applications
 
-	startupLog, acceptLog, limitLog, strangerLog, passLog throttle
+	passthrough, proxying way
+	cancels               cancelKeys // of proxied sessions
+
+	startupLog, acceptLog, limitLog, strangerLog throttle
 }
 
 // NewServer binds every listener, so that a taken port is an error at start.
@@ -43,7 +47,9 @@ func NewServer(opts ServerOptions) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{opts: opts, log: opts.Log, budget: int64(opts.Descriptors)}
-	s.startupLog.every, s.strangerLog.every, s.passLog.every = time.Minute, time.Minute, time.Minute
+	s.passthrough.name, s.proxying.name = "pass-through", "proxy"
+	s.startupLog.every, s.strangerLog.every = time.Minute, time.Minute
+	s.passthrough.log.every, s.proxying.log.every = time.Minute, time.Minute
 	s.acceptLog.every, s.limitLog.every = time.Second, time.Second
 	s.apps = newApps(s)
 	if err := s.listen(); err != nil {

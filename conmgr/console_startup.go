@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"strings"
 	"time"
 )
 
@@ -20,7 +19,8 @@ const startupTimeout = 10 * time.Second
 // handshake reads first packets until one opens a session. SSLRequest and
 // GSSENCRequest, each at most once, are answered N: the hop is local. Bytes
 // behind them were sent before our answer, maybe by somebody else than the
-// client (CVE-2021-23222), and end the connection.
+// client (CVE-2021-23222), and end the connection. A cancel request is returned
+// with errCancel.
 func (s *Server) handshake(in *intake, send func([]byte) error) (startup, error) {
 	ssl, gss := true, true
 	for {
@@ -29,6 +29,7 @@ func (s *Server) handshake(in *intake, send func([]byte) error) (startup, error)
 			return startup{}, err
 		}
 		st, err := parseStartup(body, ssl, gss)
+		st.raw = body
 		if err != nil || st.kind == startupSession {
 			return st, err
 		}
@@ -70,8 +71,7 @@ func takeStartup(in *intake) ([]byte, error) {
 	return in.take(int(length) - 4)
 }
 
-// errCancel is a CancelRequest: there is nothing to cancel, and PostgreSQL
-// answers none either.
+// errCancel is a CancelRequest. As in PostgreSQL none is answered.
 var errCancel = errors.New("cancel request")
 
 // admitConsole refuses a session that the console is not for.
@@ -80,8 +80,8 @@ func (s *Server) admitConsole(st *startup, m *app) error {
 		return errStopping
 	}
 	if db := st.database(); db != consoleDatabase {
-		return fatal("3D000", "database %q is not served on this port: the only one is %q", db, consoleDatabase).
-			withHint(s.passthroughHint())
+		return fatal("3D000", "database %q is not served on this socket: the only one is %q", db, consoleDatabase).
+			withHint(s.databasesHint())
 	}
 	return nil
 }
@@ -89,16 +89,13 @@ func (s *Server) admitConsole(st *startup, m *app) error {
 // errStopping is for those who come while conmgr ends.
 var errStopping = fatal("57P03", "conmgr is shutting down")
 
-// passthroughHint names the ports on which databases are reached.
-func (s *Server) passthroughHint() string {
-	if len(s.opts.ProxyListen) == 0 {
-		return "conmgr passes databases through on the ports of proxy_listen, which is not configured."
-	}
-	var list []string
+// databasesHint names the ports on which databases are reached.
+func (s *Server) databasesHint() string {
+	hint := fmt.Sprintf("Databases are reached by TCP on port %d (%s)", s.port, s.opts.ProxyTarget)
 	for _, p := range s.proxyPorts {
-		list = append(list, fmt.Sprintf("%d (%s)", p.Port, p.Target))
+		hint += fmt.Sprintf(", %d (%s)", p.Port, p.Target)
 	}
-	return "Databases are reached on the pass-through ports: " + strings.Join(list, ", ")
+	return hint
 }
 
 // refuse ends a connection during startup, telling the client why when it can

@@ -14,7 +14,7 @@ type stats struct {
 	accepted, refusedLimit, refusedStranger atomic.Int64
 	startupFailed, cancels                  atomic.Int64
 	targetsFound, targetsMissed             atomic.Int64
-	passConnected, passFailed, passSlow     atomic.Int64
+	cancelsPassed                           atomic.Int64
 	faults, told                            atomic.Int64
 	bytesToInstances, bytesToClients        atomic.Int64
 }
@@ -35,13 +35,17 @@ func (s *Server) showStats() []row {
 		{"cancel_requests", c.cancels.Load()},
 		{"targets_found", c.targetsFound.Load()},
 		{"targets_missed", c.targetsMissed.Load()},
-		{"passthrough_connected", c.passConnected.Load()},
-		{"passthrough_failed", c.passFailed.Load()},
-		{"passthrough_slow", c.passSlow.Load()},
+		{"passthrough_connected", s.passthrough.connected.Load()},
+		{"passthrough_failed", s.passthrough.failed.Load()},
+		{"passthrough_slow", s.passthrough.slow.Load()},
 		{"faults", c.faults.Load()},
 		{"applications_told", c.told.Load()},
 		{"bytes_to_instances", c.bytesToInstances.Load()},
 		{"bytes_to_clients", c.bytesToClients.Load()},
+		{"proxy_connected", s.proxying.connected.Load()},
+		{"proxy_failed", s.proxying.failed.Load()},
+		{"proxy_slow", s.proxying.slow.Load()},
+		{"cancel_requests_passed", c.cancelsPassed.Load()},
 	}
 }
 

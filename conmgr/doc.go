@@ -70,14 +70,14 @@
 //	22023  TARGET with an unknown attribute
 //	25P02  a command in a failed transaction
 //	28000  no user name in the startup packet
-//	3D000  a database other than conmgr; the hint names the pass-through ports
+//	3D000  a database other than conmgr on the mark or conmgr.sock; the hint names
+//	       the TCP ports that lead to databases
 //	42501  SHUTDOWN elsewhere than on conmgr.sock
 //	42601  unknown command; the hint names SHOW HELP
 //	53400  too many prepared statements or portals
 //	55000  SHUTDOWN that could not be begun
 //	57P01  the instance is lost, or conmgr ends: the session is closed
-//	57P03  conmgr is ending and takes no new sessions; on pass-through ports
-//	       also: no instance to connect to
+//	57P03  conmgr is ending and takes no new sessions
 //	58C01  TARGET: no instance has the attribute, the message says the state
 //	       of each; or the one that was named has not
 //
@@ -86,13 +86,48 @@
 // DEALLOCATE, LISTEN, UNLISTEN, CLOSE ALL, SHOW of the usual parameters,
 // SELECT 1, version(), pg_is_in_recovery() and the like.
 //
+// # Proxy mode
+//
+// A session on the application port (TCP) for any other database than conmgr is
+// passed on to the best instance that has proxy_target_session_attrs. The client
+// asks for another target with the startup option conmgr.target_session_attrs, in
+// options (-c name=value, -cname=value, --name=value, with the escapes of
+// PostgreSQL) or as a parameter of its own; the instance does not see that option.
+// All else of the first packet passes byte by byte, protocol version and _pq_.
+// parameters included, so the instance negotiates these.
+//
+//	first packet -> connecting -> TLS or clear text -> passing bytes -> closed
+//	                    ^  |  next candidate  |
+//	                    +--+------------------+
+//
+// conmgr encrypts its own hop to the instance as proxy_sslmode says (SSLMode). The
+// hop of the client is local and in clear text: encryption is declined (N), so
+// sslmode=require and more fail there; pass-through ports serve those. For the same
+// reason mechanisms with channel binding are taken out of what the instance offers
+// over TLS; scram-sha-256 works without. conmgr has no client certificate.
+//
+// conmgr learns the session's key from BackendKeyData, and a cancel request with
+// that key takes the same way to the same instance, TLS included; after 5 s it is
+// given up. Any other is closed without an answer, as in PostgreSQL. After that, and when an instance is lost, all is as in pass-through.
+//
+// What conmgr itself says to such a client are FATAL errors before the instance has
+// said anything; what comes later comes from the instance:
+//
+//	08P01, 0A000, 28000  as above
+//	22023                conmgr.target_session_attrs with an unknown target
+//	28000                also: the peer is neither loopback nor in proxy_allow
+//	42601                conmgr.target_session_attrs without a value
+//	57P03                conmgr is ending, or no instance has the attribute or took
+//	                     the connection; the message says the state of each
+//
 // # Pass-through
 //
 // A port of proxy_listen passes bytes blindly to the best instance of its
 // target. An application costs two descriptors and, while it is idle, no
-// buffer. When its instance is lost both sides are closed. When there is no
-// instance, the client gets FATAL 57P03 with the state of each; encryption is
-// declined before, so a client with sslmode=require only learns that. A cancel
-// request is a connection of its own and reaches the instance that is best at
-// that moment. Peers that are neither loopback nor in proxy_allow are closed.
+// buffer. When its instance is lost both sides are closed: with RST where bytes
+// were under way, else with FIN. When there is no instance, the client gets FATAL
+// 57P03 with the state of each; encryption is declined before, so a client with
+// sslmode=require only learns that. A cancel request is a connection of its own and
+// reaches the instance that is best at that moment. Peers that are neither loopback
+// nor in proxy_allow are closed.
 package conmgr

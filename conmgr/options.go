@@ -3,6 +3,7 @@
 package conmgr
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -55,7 +56,14 @@ type ServerOptions struct {
 	ListenAddresses []string       // names or addresses; "*" is all; empty is localhost
 	SocketPath      string         // conmgr.sock, made with mode 0600; empty for none
 	ProxyListen     []ProxyPort    // pass-through ports
-	ProxyAllow      []netip.Prefix // peers of pass-through besides loopback
+	ProxyAllow      []netip.Prefix // peers of pass-through and proxy mode besides loopback
+
+	// Proxy mode on Port: what it leads to when a client does not ask for another
+	// target, TLS of the hop to an instance, and the authorities of its certificate
+	// (nil: not checked, or the system's for SSLVerifyCA and SSLVerifyFull).
+	ProxyTarget  Target
+	ProxySSLMode SSLMode
+	ProxyRoots   *x509.CertPool
 
 	// MaxConnections bounds all applications but those of conmgr.sock; 0 means
 	// as many as there are descriptors. Descriptors is how many of those
@@ -63,8 +71,8 @@ type ServerOptions struct {
 	MaxConnections int
 	Descriptors    uint64
 
-	// ConnectTimeout bounds one connection to an instance by pass-through;
-	// 0 means 5 s. Then the next candidate is tried.
+	// ConnectTimeout bounds one connection to an instance by pass-through or proxy
+	// mode, TLS included; 0 means 5 s. Then the next candidate is tried.
 	ConnectTimeout time.Duration
 
 	// CloseOnRoleChange lets faults that are limited to some targets through,
@@ -77,7 +85,7 @@ type ServerOptions struct {
 	Shutdown func(mode ShutdownMode) error // asked for on conmgr.sock; must not wait for the end; nil refuses
 
 	// SlowConnect is told the index of an instance when a connection to it by
-	// pass-through has taken a second, from a goroutine of its own. May be nil.
+	// pass-through or proxy mode has taken a second, from a goroutine of its own. May be nil.
 	SlowConnect func(instance int)
 }
 

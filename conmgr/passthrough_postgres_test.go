@@ -87,28 +87,37 @@ func mustCredential(t *testing.T) *syscall.Credential {
 	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 }
 
-// mustCertify writes a certificate for localhost and its key.
-func (c *cluster) mustCertify(t *testing.T) {
+// mustCertificate makes a certificate for names and addresses, and its key, both
+// in PEM form. It is its own authority.
+func mustCertificate(t testing.TB, names []string, addrs ...net.IP) (crt, key []byte) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	pair, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	form := &x509.Certificate{
-		SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"}, IsCA: true, BasicConstraintsValid: true,
+		SerialNumber: big.NewInt(1), DNSNames: names, IPAddresses: addrs, IsCA: true, BasicConstraintsValid: true,
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 	}
-	crt, err := x509.CreateCertificate(rand.Reader, form, form, &key.PublicKey, key)
+	signed, err := x509.CreateCertificate(rand.Reader, form, form, &pair.PublicKey, pair)
 	if err != nil {
 		t.Fatal(err)
 	}
-	secret, err := x509.MarshalPKCS8PrivateKey(key)
+	secret, err := x509.MarshalPKCS8PrivateKey(pair)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, block := range map[string]*pem.Block{"crt": {Type: "CERTIFICATE", Bytes: crt}, "key": {Type: "PRIVATE KEY", Bytes: secret}} {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: signed}),
+		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})
+}
+
+// mustCertify writes a certificate for localhost and its key.
+func (c *cluster) mustCertify(t *testing.T) {
+	t.Helper()
+	crt, key := mustCertificate(t, []string{"localhost"})
+	for name, text := range map[string][]byte{"crt": crt, "key": key} {
 		path := filepath.Join(c.dir, name)
-		if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
+		if err := os.WriteFile(path, text, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if c.cred != nil {

@@ -121,7 +121,7 @@ func TestPassthroughShown(t *testing.T) {
 	f := mustPassthrough(t, nil, b.at())
 	client := mustDial(t, "tcp", f.proxy(0))
 	b.mustTake(t)
-	eventually(t, "connected", func() bool { return f.stats.passConnected.Load() == 1 && f.apps.list()[0].state == "connected" })
+	eventually(t, "connected", func() bool { return f.passthrough.connected.Load() == 1 && f.apps.list()[0].state == "connected" })
 	list := f.apps.list()
 	r := applicationRow(&list[0], f.picture.View())
 	at := client.LocalAddr().(*net.TCPAddr)
@@ -139,7 +139,7 @@ func TestPassthroughDescriptors(t *testing.T) {
 	warm := mustDial(t, "tcp", f.proxy(0))
 	b.mustTake(t)
 	_ = warm
-	eventually(t, "connected", func() bool { return f.stats.passConnected.Load() == 1 })
+	eventually(t, "connected", func() bool { return f.passthrough.connected.Load() == 1 })
 	before := descriptors(t)
 	for range n {
 		client := mustDial(t, "tcp", f.proxy(0))
@@ -161,7 +161,7 @@ func TestPassthroughReset(t *testing.T) {
 	f := mustPassthrough(t, nil, b.at())
 	client := mustDial(t, "tcp", f.proxy(0))
 	server := b.mustTake(t)
-	eventually(t, "connected", func() bool { return f.stats.passConnected.Load() == 1 })
+	eventually(t, "connected", func() bool { return f.passthrough.connected.Load() == 1 })
 	reset(server)
 	if _, err := client.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("client read: %v, want a reset", err)
@@ -177,7 +177,7 @@ func TestPassthroughFault(t *testing.T) {
 	idleServer := b.mustTake(t)
 	full := mustDial(t, "tcp", f.proxy(0))
 	fullServer := b.mustTake(t)
-	eventually(t, "both are bound", func() bool { return f.stats.passConnected.Load() == 2 })
+	eventually(t, "both are bound", func() bool { return f.passthrough.connected.Load() == 2 })
 	_ = fullServer.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
 	for {
 		if _, err := fullServer.Write(make([]byte, 1<<20)); err != nil { // the client does not read
@@ -340,7 +340,7 @@ func TestPassthroughShutdown(t *testing.T) {
 	f := mustPassthrough(t, nil, b.at())
 	client := mustDial(t, "tcp", f.proxy(0))
 	server := b.mustTake(t)
-	eventually(t, "connected", func() bool { return f.stats.passConnected.Load() == 1 })
+	eventually(t, "connected", func() bool { return f.passthrough.connected.Load() == 1 })
 	f.picture.set(instance(1, mustSilent(t), wire.AttributePrimary))
 	waiting := mustDial(t, "tcp", f.proxy(0))
 	mustWrite(t, waiting, framed(packet(protocol30, "user\x00app\x00\x00")))

@@ -102,12 +102,17 @@ func (d *daemon) serverOptions() (ServerOptions, error) {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return ServerOptions{}, fmt.Errorf("read the limit on file descriptors: %w", err)
 	}
+	roots, err := LoadRoots(cfg.ProxySSLRootCert)
+	if err != nil {
+		return ServerOptions{}, err
+	}
 	router := NewRouter(Policy{LoadBalance: balance, Random: rand.IntN, Now: clock.Now})
 	return ServerOptions{
 		Log: d.log, LevelLog: LevelLog, Source: d.monitor,
 		Route: router.Route,
 		Port:  cfg.Port, ListenAddresses: cfg.ListenAddresses, SocketPath: d.options.Directory.SocketPath(),
 		ProxyListen: cfg.ProxyListen, ProxyAllow: cfg.ProxyAllow,
+		ProxyTarget: cfg.ProxyTarget, ProxySSLMode: cfg.ProxySSLMode, ProxyRoots: roots,
 		MaxConnections: int(cfg.MaxConnections), Descriptors: cfg.DescriptorsLeft(limit.Cur),
 		CloseOnRoleChange: cfg.CloseOnRoleChange, CloseOnStalePrimary: cfg.CloseOnStalePrimary,
 		Config: cfg.Rows, Status: d.status, Shutdown: d.requestShutdown, SlowConnect: d.monitor.slowConnect,

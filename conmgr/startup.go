@@ -43,6 +43,7 @@ type startup struct {
 	version  uint32            // as asked for
 	params   map[string]string // the last of duplicates counts, as in PostgreSQL
 	protocol []string          // names that begin with _pq_.: none is known here
+	raw      []byte            // as it came, without the length word; see handshake
 }
 
 // param returns a parameter of the session, empty when it is not given.
@@ -133,10 +134,12 @@ func (s *startup) parseParams(b []byte) error {
 	}
 }
 
-// checkCancel wants a process id and a key of 4 to 256 bytes (protocol 3.2).
-func checkCancel(body []byte) error {
-	if key := len(body) - 8; key < 4 || key > 256 {
-		return fatal("08P01", "cancel request with a key of %d bytes: expected 4 to 256", key)
+func checkCancel(body []byte) error { return checkKey(body[4:]) }
+
+// checkKey wants a process id and a secret of 4 to 256 bytes (protocol 3.2).
+func checkKey(key []byte) error {
+	if secret := len(key) - 4; secret < 4 || secret > 256 {
+		return fatal("08P01", "cancel key of %d bytes: expected 4 to 256", max(secret, 0))
 	}
 	return nil
 }

@@ -25,6 +25,10 @@ func check(e env, d *conmgr.Directory, _ options) int {
 	if err := config.CheckDescriptors(limit); err != nil {
 		return fail(e, err)
 	}
+	if w, ok := config.DescriptorsWarning(limit); ok {
+		warnings = append(warnings, w)
+		warn(e, "%s", w)
+	}
 	fmt.Fprintf(e.stdout, "%s is valid: %d instances, %d warnings\n", d.ConfigPath(), len(config.Backends), len(warnings))
 	return cli.ExitOK
 }

@@ -148,6 +148,9 @@ func serve(e env, config *conmgr.Config, dir *conmgr.Directory, log *slog.Logger
 	if err := config.CheckDescriptors(limit); err != nil {
 		return err
 	}
+	if w, ok := config.DescriptorsWarning(limit); ok {
+		log.Warn(string(w))
+	}
 	unix.Umask(0o077)
 	started := e.now()
 	if err := dir.Claim(config.Port, started); err != nil {

@@ -28,19 +28,20 @@ const (
 // relay passes bytes between a client and an instance. It holds two
 // descriptors, and memory only while bytes move.
 type relay struct {
-	client *net.TCPConn
-	cancel context.CancelFunc // of the connect
+	client   *net.TCPConn
+	cancel   context.CancelFunc // of the connect
+	greeting *greeting          // reads along at first; nil for nobody
 
 	mu     sync.Mutex // guards the following
 	state  relayState
-	server *net.TCPConn // set when up
+	server *hop // set when up
 
 	toClient, toServer atomic.Int64 // bytes read from one side, not yet taken by the other's kernel
 }
 
 // up takes the connection to the instance. It reports false when the instance
 // was lost meanwhile.
-func (r *relay) up(server *net.TCPConn) bool {
+func (r *relay) up(server *hop) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.state == relayLost {
@@ -79,7 +80,7 @@ func (r *relay) tell([]byte) {
 // release ends the instance's side, and the pumps.
 func (r *relay) release() {
 	if server := r.instance(); server != nil {
-		endSide(server, &r.toServer, unix.SHUT_RDWR)
+		endSide(server.tcp, &r.toServer, unix.SHUT_RDWR)
 		shutdown(r.client, unix.SHUT_RD)
 	}
 }
@@ -89,11 +90,11 @@ func (r *relay) kill() {
 	r.lose()
 	r.cancel()
 	if server := r.instance(); server != nil {
-		reset(server)
+		reset(server.tcp)
 	}
 }
 
-func (r *relay) instance() *net.TCPConn {
+func (r *relay) instance() *hop {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.server
@@ -128,21 +129,28 @@ func shutdown(conn *net.TCPConn, how int) (done bool) {
 
 // run passes bytes until both directions have ended, then closes both sides.
 func (r *relay) run(s *Server) {
-	server := r.instance()
+	client, server := &hop{tcp: r.client}, r.instance()
 	var back sync.WaitGroup
-	back.Go(func() { r.pump(r.client, server, &r.toClient, &s.stats.bytesToClients) })
-	r.pump(server, r.client, &r.toServer, &s.stats.bytesToInstances)
+	back.Go(func() { r.pump(client, server, &r.toClient, &s.stats.bytesToClients, r.greeting) })
+	r.pump(server, client, &r.toServer, &s.stats.bytesToInstances, nil)
 	back.Wait()
-	_ = server.Close()
+	_ = server.tcp.Close()
 	_ = r.client.Close()
 }
 
-// pump copies one direction. The end of the stream is passed on as such (half
-// close); any other error resets both sides, since bytes may be missing.
-func (r *relay) pump(dst, src *net.TCPConn, unsent, total *atomic.Int64) {
-	from, err := newReceiver(src)
+// pump copies one direction, through g until that has seen enough. The end of
+// the stream is passed on as such (half close); any other error resets both
+// sides, since bytes may be missing.
+func (r *relay) pump(dst, src *hop, unsent, total *atomic.Int64, g *greeting) {
+	from, err := src.source()
+	for err == nil && g != nil && !g.done {
+		err = passOne(dst, from, unsent, total, g.pass)
+	}
+	if g != nil && err == io.EOF {
+		_, _ = dst.Write(g.rest())
+	}
 	for err == nil {
-		err = passOne(dst, from, unsent, total)
+		err = passOne(dst, from, unsent, total, nil)
 	}
 	if errors.Is(err, io.EOF) && dst.CloseWrite() == nil {
 		return
@@ -150,22 +158,29 @@ func (r *relay) pump(dst, src *net.TCPConn, unsent, total *atomic.Int64) {
 	if r.isLost() && !errors.Is(err, net.ErrClosed) {
 		return // both sides were ended as they should
 	}
-	reset(dst)
-	reset(src)
+	reset(dst.tcp)
+	reset(src.tcp)
 }
 
-// passOne passes what one read brings.
-func passOne(dst *net.TCPConn, from *receiver, unsent, total *atomic.Int64) error {
+// passOne passes what one read brings, after change, which may be nil, has seen
+// it.
+func passOne(dst *hop, from source, unsent, total *atomic.Int64, change func([]byte) []byte) error {
 	c, err := from.receive()
 	if err != nil {
 		return err
 	}
 	defer c.free()
-	unsent.Store(int64(c.n))
-	if _, err := dst.Write(c.bytes()); err != nil {
+	b := c.bytes()
+	if change != nil {
+		if b = change(b); len(b) == 0 {
+			return nil
+		}
+	}
+	unsent.Store(int64(len(b)))
+	if _, err := dst.Write(b); err != nil {
 		return err
 	}
 	unsent.Store(0)
-	total.Add(int64(c.n))
+	total.Add(int64(len(b)))
 	return nil
 }
