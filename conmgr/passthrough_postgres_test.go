@@ -3,13 +3,7 @@
 package conmgr
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net"
 	"net/netip"
 	"os"
@@ -89,26 +83,13 @@ func mustCredential(t *testing.T) *syscall.Credential {
 
 // mustCertificate makes a certificate for names and addresses, and its key, both
 // in PEM form. It is its own authority.
-func mustCertificate(t testing.TB, names []string, addrs ...net.IP) (crt, key []byte) {
+func mustCertificate(t testing.TB, names []string, addrs ...netip.Addr) (crt, key []byte) {
 	t.Helper()
-	pair, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	crt, key, err := agenttest.Certificate(names, addrs...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	form := &x509.Certificate{
-		SerialNumber: big.NewInt(1), DNSNames: names, IPAddresses: addrs, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-	}
-	signed, err := x509.CreateCertificate(rand.Reader, form, form, &pair.PublicKey, pair)
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret, err := x509.MarshalPKCS8PrivateKey(pair)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: signed}),
-		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})
+	return crt, key
 }
 
 // mustCertify writes a certificate for localhost and its key.

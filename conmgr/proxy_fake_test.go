@@ -69,7 +69,7 @@ type authority struct {
 	roots  *x509.CertPool
 }
 
-func mustAuthority(t testing.TB, names []string, addrs ...net.IP) *authority {
+func mustAuthority(t testing.TB, names []string, addrs ...netip.Addr) *authority {
 	t.Helper()
 	crt, key := mustCertificate(t, names, addrs...)
 	pair, err := tls.X509KeyPair(crt, key)

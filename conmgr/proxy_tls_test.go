@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -102,7 +103,7 @@ func meet(b *backend, a *authority) string {
 // An address that stands alone is the name that the certificate must have. conmgr
 // names itself as libpq does: ALPN, and SNI for names only.
 func TestProxyVerifyAddress(t *testing.T) {
-	a := mustAuthority(t, nil, net.IPv4(127, 0, 0, 1))
+	a := mustAuthority(t, nil, netip.MustParseAddr("127.0.0.1"))
 	a.server.NextProtos = []string{"postgresql"}
 	hello := make(chan *tls.ClientHelloInfo, 1)
 	a.server.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
