@@ -209,8 +209,8 @@ func TestBadInputStartup(t *testing.T) {
 	if e, ok := errors.AsType[*pgconn.PgError](err); !ok || e.Code != "22023" || !strings.Contains(e.Message+e.Hint, "prefer-standby") {
 		w.Errorf("unknown target: %v: expected 22023 and the values", err)
 	}
-	_, err = w.connectAs(w.Context(), "nobody knows", w.client, "127.0.0.1", portConsole) // database postgres
-	if e, ok := errors.AsType[*pgconn.PgError](err); !ok || e.Code != "28000" || !strings.Contains(e.Message, "nobody knows") {
+	_, err = w.connectAs(w.Context(), "nobody_knows", w.client, "127.0.0.1", portConsole) // database postgres
+	if e, ok := errors.AsType[*pgconn.PgError](err); !ok || e.Code != "28000" || !strings.Contains(e.Message, "nobody_knows") {
 		w.Errorf("another database as an unknown role: %v: expected the instance's 28000", err)
 	}
 	w.check()

@@ -23,13 +23,17 @@ func TestSilentServer(t *testing.T) {
 			inTransaction.idle()
 			reader.begin("SELECT pg_sleep(3600)")
 			idle.idle()
+			proxied, idleProxied := w.open(portConsole), w.open(portConsole)
+			proxied.begin("SELECT pg_sleep(3600)")
+			idleProxied.idle()
 			watcher := w.target("primary")
 			writer := w.stuckWriter()
 			agenttest.MustFault(w, w.db1.Cut)
 			for _, a := range []struct {
 				what string
 				app  *app
-			}{{"blocked read", reader}, {"idle", idle}, {"idle in transaction", inTransaction}, {"blocked write", writer}} {
+			}{{"blocked read", reader}, {"idle", idle}, {"idle in transaction", inTransaction}, {"blocked write", writer},
+				{"proxy mode, blocked read", proxied}, {"proxy mode, idle", idleProxied}} {
 				end := a.app.ended(a.what)
 				if end.err == nil {
 					w.failf("%s: ended without an error", a.what)
@@ -44,6 +48,9 @@ func TestSilentServer(t *testing.T) {
 				w.failf("connected to %s: expected the promoted %s", got, w.addr(w.db2))
 			}
 			w.measure("promotion to connect", now().Sub(promoted))
+			if got := w.open(portConsole).value("SELECT host(inet_server_addr())"); got != w.addr(w.db2).String() {
+				w.failf("connected to %s in proxy mode: expected the promoted %s", got, w.addr(w.db2))
+			}
 		},
 	})
 }

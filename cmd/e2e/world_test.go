@@ -15,7 +15,8 @@ import (
 	"github.com/pgconmgr/pgconmgr/agent/mono/clock"
 )
 
-// Ports of the world: pass-through per target, heartbeats, the console.
+// Ports of the world: pass-through per target, heartbeats, the console with proxy
+// mode.
 const (
 	portPrimary   = 27551
 	portStandby   = 27552
