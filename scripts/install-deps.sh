@@ -30,6 +30,12 @@ need qemu-system-x86 qemu-system-x86_64
 need util-linux setpriv
 need pgbouncer pgbouncer
 need procps ps
+need default-jdk-headless java javac # cmd/e2e/drivers
+need nodejs node
+need npm npm
+need python3 python3
+[ -e /usr/share/java/postgresql.jar ] || missing+=(libpostgresql-jdbc-java)
+/usr/bin/python3 -c 'import psycopg2' 2>/dev/null || missing+=(python3-psycopg2)
 [ -e /usr/include/stdlib.h ] || missing+=(libc6-dev)
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates) # go mod download
 
@@ -37,6 +43,22 @@ if [ "${1:-}" = generate ]; then
 	need clang clang
 	need llvm llvm-strip
 fi
+
+# node_modules installs node-postgres, in the version that its lock file names, where
+# the tests look for it.
+node_modules() {
+	local from=cmd/e2e/drivers/testdata/node to=.cache/node
+	cd "$(dirname "$0")/.."
+	if cmp -s $from/package-lock.json $to/package-lock.json && [ -e $to/node_modules/pg ]; then
+		return
+	fi
+	mkdir -p $to
+	cp $from/package.json $from/package-lock.json $to/
+	if ! npm ci --prefix $to --no-audit --no-fund; then
+		rm -f $to/package-lock.json
+		echo "install-deps: node-postgres is missing: its test will not run" >&2
+	fi
+}
 
 # Any supported server will do; the distribution's default is installed.
 shopt -s nullglob
@@ -52,6 +74,7 @@ if [ "$(id -u)" -eq 0 ] && type -P apt-cache >/dev/null && ! apt-cache show linu
 fi
 
 if [ ${#missing[@]} -eq 0 ]; then
+	node_modules
 	echo "install-deps: nothing is missing"
 	exit 0
 fi
@@ -79,3 +102,4 @@ if ! install; then
 	apt-get update
 	install
 fi
+node_modules
