@@ -12,6 +12,9 @@ import (
 // waitHangup returns when the peer has closed or reset the connection, and reads
 // nothing.
 func waitHangup(conn net.Conn) {
+	if c, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		conn = c.NetConn()
+	}
 	raw, err := conn.(syscall.Conn).SyscallConn()
 	if err != nil {
 		return

@@ -26,6 +26,7 @@ type postgres struct {
 	readOnly  bool
 	accepted  int
 	cancels   int
+	blocking  int      // statements that block, so far
 	names     []string // server names that TLS asked for
 	startups  []map[string]string
 	passwords []string
@@ -97,6 +98,7 @@ func (p *postgres) count(of func(*postgres) int) int {
 func accepted(p *postgres) int { return p.accepted }
 func open(p *postgres) int     { return len(p.conns) }
 func cancels(p *postgres) int  { return p.cancels }
+func blocking(p *postgres) int { return p.blocking }
 
 // startup returns the parameters of the last one.
 func (p *postgres) startup() map[string]string {
@@ -165,6 +167,9 @@ func (p *postgres) session(conn net.Conn, b *pgproto3.Backend) {
 		}
 		m, err := b.Receive()
 		q, ok := m.(*pgproto3.Query)
+		if parse, extended := m.(*pgproto3.Parse); extended {
+			q, ok = &pgproto3.Query{String: parse.Query}, parse.Query == "block"
+		}
 		if err != nil || !ok {
 			return
 		}
@@ -173,27 +178,19 @@ func (p *postgres) session(conn net.Conn, b *pgproto3.Backend) {
 			status = 'T'
 			b.Send(&pgproto3.CommandComplete{CommandTag: []byte("BEGIN")})
 		case strings.HasPrefix(sql, "block"):
-			_, _ = conn.Read(make([]byte, 1)) // until the client leaves
+			p.note(func() { p.blocking++ })
+			waitHangup(conn)
 			return
 		case strings.HasPrefix(sql, "copy"):
 			b.Send(&pgproto3.CopyInResponse{})
 			_ = b.Flush()
-			<-blocked(conn)
+			p.note(func() { p.blocking++ })
+			waitHangup(conn) // nothing that the client sends is read
 			return
 		default:
 			p.answer(b, sql)
 		}
 	}
-}
-
-// blocked is closed when the client is gone; nothing that it sends is read.
-func blocked(conn net.Conn) <-chan struct{} {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		waitHangup(conn)
-	}()
-	return done
 }
 
 func (p *postgres) authenticate(b *pgproto3.Backend) bool {

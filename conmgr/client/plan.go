@@ -44,6 +44,7 @@ type hooks struct {
 	dial   pgconn.DialFunc
 	lookup pgconn.LookupFunc
 	after  func(context.Context, *pgconn.Config, net.Conn) (net.Conn, error)
+	build  pgconn.BuildFrontendFunc
 }
 
 // offer is an instance that a conmgr has named, or why it named none.
@@ -58,7 +59,7 @@ type offer struct {
 func newPlan(cfg *pgx.ConnConfig, list []*destination, target string) *plan {
 	p := &plan{
 		target:    target,
-		own:       hooks{cfg.DialFunc, cfg.LookupFunc, cfg.AfterNetConnect},
+		own:       hooks{cfg.DialFunc, cfg.LookupFunc, cfg.AfterNetConnect, cfg.BuildFrontend},
 		first:     pgconn.FallbackConfig{Host: cfg.Host, Port: cfg.Port},
 		secret:    cfg.Password,
 		addresses: map[string]string{}, offers: map[string]*offer{}, marks: map[string]int{},
@@ -123,7 +124,8 @@ func (p *plan) install(cfg *pgx.ConnConfig) {
 	e := p.entries[0]
 	cfg.Host, cfg.Port, cfg.TLSConfig = e.Host, e.Port, e.TLSConfig
 	cfg.Fallbacks = p.entries[1:]
-	cfg.LookupFunc, cfg.DialFunc, cfg.AfterNetConnect = p.lookup, p.dial, p.afterNetConnect
+	cfg.LookupFunc, cfg.DialFunc = p.lookup, p.dial
+	cfg.AfterNetConnect, cfg.BuildFrontend = p.afterNetConnect, p.buildFrontend
 }
 
 // lookup is the LookupFunc.
