@@ -4,10 +4,10 @@ package client
 
 import (
 	"context"
-	"errors"
 	"math/rand/v2"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -25,8 +25,9 @@ type Watch struct {
 	password string // for the instance
 
 	// ctx ends with the watch; its cause is a *FaultError or net.ErrClosed.
-	ctx context.Context
-	end context.CancelCauseFunc
+	ctx  context.Context
+	end  context.CancelCauseFunc
+	lost atomic.Pointer[FaultError] // set before the connection is closed, and then ctx ends
 
 	mu      sync.Mutex // guards the following
 	session *session
@@ -80,10 +81,7 @@ func (w *Watch) Done() <-chan struct{} { return w.ctx.Done() }
 func (w *Watch) Err() error { return context.Cause(w.ctx) }
 
 // fault returns the fault that has ended the watch, or nil.
-func (w *Watch) fault() *FaultError {
-	f, _ := errors.AsType[*FaultError](w.Err())
-	return f
-}
+func (w *Watch) fault() *FaultError { return w.lost.Load() }
 
 // run waits for the end. It owns the session's reading side.
 func (w *Watch) run(s *session) {
@@ -143,19 +141,27 @@ func (w *Watch) lose(n notice) {
 		Conmgr: w.conmgr.name, Instance: w.instance,
 		Reason: n.reason, Silence: n.silence, conmgrLost: n.conmgr,
 	}
-	w.mu.Lock()
-	w.end(f)
-	conn := w.conn
-	w.mu.Unlock()
-	if w.fault() != f {
+	if !w.declare(f) {
 		return // its owner was faster
-	}
-	if conn != nil {
-		abort(conn)
 	}
 	if w.conmgr.dialer.OnFault != nil {
 		w.conmgr.dialer.OnFault(f)
 	}
+}
+
+// declare makes the fault known and closes the connection, unless its owner has.
+func (w *Watch) declare(f *FaultError) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.ctx.Err() != nil {
+		return false
+	}
+	w.lost.Store(f)
+	if w.conn != nil {
+		abort(w.conn)
+	}
+	w.end(f)
+	return true
 }
 
 // close ends the watch without a fault.

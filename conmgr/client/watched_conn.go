@@ -16,6 +16,9 @@ type watchedConn struct {
 
 // Read reads from the instance.
 func (c *watchedConn) Read(b []byte) (int, error) {
+	if f := c.watch.fault(); f != nil {
+		return 0, f
+	}
 	n, err := c.Conn.Read(b)
 	if err != nil {
 		err = c.watch.explain(err)
@@ -25,6 +28,9 @@ func (c *watchedConn) Read(b []byte) (int, error) {
 
 // Write writes to the instance.
 func (c *watchedConn) Write(b []byte) (int, error) {
+	if f := c.watch.fault(); f != nil {
+		return 0, f
+	}
 	n, err := c.Conn.Write(b)
 	if err != nil {
 		err = c.watch.explain(err)
