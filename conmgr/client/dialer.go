@@ -46,7 +46,9 @@ type Dialer struct {
 	// goroutine of its own, which it may hold up. May be nil.
 	OnFault func(*FaultError)
 
-	peerUID func(net.Conn) (uint32, error) // nil is the kernel's answer
+	// For tests; the zero value is what they should be.
+	peerUID  func(net.Conn) (uint32, error)
+	comeback time.Duration
 }
 
 // std is the Dialer of the package's functions.

@@ -3,6 +3,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"math/rand/v2"
 	"net"
@@ -13,8 +14,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// comeback is how long conmgr may take to restart.
-const comeback = 5 * time.Second
+// comebackTime is how long conmgr may take to restart.
+const comebackTime = 5 * time.Second
 
 // Watch is the watch over one connection: its session with conmgr. Methods may
 // be called from any goroutine.
@@ -105,7 +106,7 @@ func (w *Watch) run(s *session) {
 // the same instance at the same address, nil when there is none in time. What
 // is there under another address may be another machine.
 func (w *Watch) rebind() *session {
-	ctx, cancel := context.WithTimeout(w.ctx, comeback)
+	ctx, cancel := context.WithTimeout(w.ctx, cmp.Or(w.conmgr.dialer.comeback, comebackTime))
 	defer cancel()
 	same := func(in Instance) bool {
 		return in.Host == w.instance.Host && in.HostAddr == w.instance.HostAddr && in.Port == w.instance.Port
