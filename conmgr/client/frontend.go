@@ -11,12 +11,14 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 )
 
-// frontend stands between pgx's reader of messages and a watched connection, TLS
-// included, for one reason: while a simple query runs (Exec without arguments,
-// Ping), pgconn 5.12 drops the error of a failed read, closes the connection,
-// and then reports no more than that it is closed (MultiResultReader.NextResult
-// ignores what peekMessage returns). A timeout does not close it, so it reads
-// again: the first read of a simple query that a fault ends is a timeout.
+// frontend stands between pgx's messages and a watched connection, above TLS,
+// which says only that it is closed when pgx has closed it meanwhile.
+//
+// While a simple query runs (Exec without arguments, Ping), pgconn 5.12 drops the
+// error of a failed read, closes the connection, and then reports no more than
+// that it is closed (MultiResultReader.NextResult ignores what peekMessage
+// returns). A timeout does not close it, so it reads again: the first read of a
+// simple query that a fault ends is a timeout.
 type frontend struct {
 	watch  *Watch
 	in     io.Reader
@@ -38,7 +40,11 @@ func (p *plan) buildFrontend(r io.Reader, w io.Writer) *pgproto3.Frontend {
 // Write sees which query begins: pgx writes whole messages.
 func (f *frontend) Write(b []byte) (int, error) {
 	f.simple.Store(len(b) > 0 && b[0] == 'Q')
-	return f.out.Write(b)
+	n, err := f.out.Write(b)
+	if err != nil {
+		err = f.watch.explain(err)
+	}
+	return n, err
 }
 
 // readyForQuery is the message up to its status.
@@ -54,10 +60,13 @@ func (f *frontend) Read(b []byte) (int, error) {
 		return n, nil
 	}
 	fault := f.watch.fault()
-	if fault != nil && f.simple.Swap(false) {
+	switch {
+	case fault == nil:
+		return n, err
+	case f.simple.Swap(false):
 		return n, timeoutFault{fault}
 	}
-	return n, err
+	return n, fault
 }
 
 // timeoutFault is a fault that looks like a timeout to pgx.

@@ -84,6 +84,8 @@ func (p *postgres) closeAll() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for conn := range p.conns {
+		_ = conn.(*net.TCPConn).CloseRead() // wakes a poll of it, which Close does not
+		_ = conn.(*net.TCPConn).CloseWrite()
 		_ = conn.Close()
 	}
 }

@@ -24,7 +24,7 @@ const (
 	faultChannel    = "conmgr_fault"
 	codeNoInstance  = "58C01"
 	reasonRestart   = "restart"
-	maxMessage      = 1 << 20
+	maxMessage      = 64 << 10
 )
 
 // session is one session of a console. One goroutine at a time may use it, and
@@ -37,7 +37,7 @@ type session struct {
 // openSession starts a session on a connection, which it owns from then on, and
 // asks for a target in the same breath.
 func openSession(ctx context.Context, conn net.Conn, user, application, target string) (*session, []Instance, error) {
-	s := &session{conn: conn, in: bufio.NewReaderSize(conn, 1024)}
+	s := &session{conn: conn, in: newReader(conn)}
 	startup, err := (&pgproto3.StartupMessage{
 		ProtocolVersion: pgproto3.ProtocolVersion30,
 		Parameters:      map[string]string{"user": user, "database": consoleDatabase, "application_name": application},
@@ -51,6 +51,8 @@ func openSession(ctx context.Context, conn net.Conn, user, application, target s
 	s.close()
 	return nil, nil, err
 }
+
+func newReader(r io.Reader) *bufio.Reader { return bufio.NewReaderSize(r, 1024) }
 
 // bindTo binds the session to the instance with a number.
 func (s *session) bindTo(ctx context.Context, target string, number int) error {
@@ -194,6 +196,9 @@ func readNotice(body []byte) (notice, bool) {
 	}
 	if err := json.Unmarshal([]byte(m.Payload), &p); err != nil {
 		return notice{reason: "it told a fault that cannot be read"}, true
+	}
+	if p.Reason == "" {
+		p.Reason = "it gave no reason"
 	}
 	return notice{p.Instance == nil, p.Reason, time.Duration(p.SilenceMS) * time.Millisecond}, true
 }
