@@ -135,13 +135,16 @@ func TestTrustedUser(t *testing.T) {
 		{&Dialer{peerUID: func(net.Conn) (uint32, error) { return 0, nil }}, "", true},
 		{&Dialer{peerUID: func(net.Conn) (uint32, error) { return 0, errors.New("unknown") }}, "", false},
 	} {
+		// The port of a conmgr that is not trusted is a postmaster: proxy mode answers.
 		conn, err := tt.d.Connect(t.Context(), f.dsn(tt.more))
-		if err == nil {
-			closeConn(conn)
+		if err != nil {
+			t.Errorf("%q: %v", tt.more, err)
+			continue
 		}
-		if (err == nil) != tt.ok { // else the console is taken for a postmaster
-			t.Errorf("%q: %v, want success %v", tt.more, err, tt.ok)
+		if watched := WatchOf(conn.PgConn()) != nil; watched != tt.ok {
+			t.Errorf("%q: watched %v, want %v", tt.more, watched, tt.ok)
 		}
+		closeConn(conn)
 	}
 }
 

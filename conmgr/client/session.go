@@ -56,7 +56,7 @@ func newReader(r io.Reader) *bufio.Reader { return bufio.NewReaderSize(r, 1024) 
 
 // bindTo binds the session to the instance with a number.
 func (s *session) bindTo(ctx context.Context, target string, number int) error {
-	_, err := s.ask(ctx, nil, "TARGET "+target+" "+strconv.Itoa(number), 1)
+	_, err := s.ask(ctx, nil, "TARGET "+target+" INSTANCE "+strconv.Itoa(number), 1)
 	return err
 }
 
