@@ -22,11 +22,12 @@ need() {
 }
 
 export PATH=$PATH:/usr/sbin:/sbin
-need iproute2 ip ss
+need iproute2 ip ss tc
 need nftables nft
 need gcc gcc # the race detector
 
 need qemu-system-x86 qemu-system-x86_64
+need xz-utils xz
 need util-linux setpriv
 need pgbouncer pgbouncer
 need procps ps
@@ -67,9 +68,15 @@ if [ ${#servers[@]} -eq 0 ] && [ -z "${PGBINDIR:-}" ]; then
 	missing+=(postgresql)
 fi
 
-# The tests fetch a kernel for virtual machines by themselves (agent/agenttest/vm):
-# apt must know of it.
-if [ "$(id -u)" -eq 0 ] && type -P apt-cache >/dev/null && ! apt-cache show linux-image-cloud-amd64 >/dev/null 2>&1; then
+# The tests fetch kernels for virtual machines by themselves (agent/agenttest/vm):
+# apt must know of them.
+knows_kernels() {
+	local package
+	for package in linux-image-cloud-amd64 linux-image-6.12-cloud-amd64; do
+		apt-cache show "$package" >/dev/null 2>&1 || return 1
+	done
+}
+if [ "$(id -u)" -eq 0 ] && type -P apt-cache >/dev/null && ! knows_kernels; then
 	apt-get update || true
 fi
 

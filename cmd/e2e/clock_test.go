@@ -87,16 +87,12 @@ func runInGuest(t *testing.T, test, row string) {
 // guestWithLab is a machine in which the tests of this package run.
 func guestWithLab(t *testing.T) *vm.Machine {
 	t.Helper()
-	m := &vm.Machine{
-		Kernel: agenttest.NeedVM(t), Memory: 1024,
-		Modules:  []string{"veth", "bridge", "nf_tables", "nft_objref", "tcp_diag", "inet_diag"},
-		Programs: []string{"ip", "nft", "cp", "install", "setpriv", "cat", "sh"},
-		Trees:    []string{"/etc/passwd", "/etc/group", "/etc/hosts", "/usr/share/zoneinfo/Etc"},
-		Env: []string{
-			"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "XDG_CACHE_HOME=/vm/cache", "CM_TEST_STRICT=1",
-			agenttest.BinEnv + "=/vm/bin",
-		},
-	}
+	m := agenttest.LabGuest(agenttest.NeedVM(t))
+	m.Memory = 1024
+	m.Modules = append(m.Modules, "tcp_diag", "inet_diag")
+	m.Programs = append(m.Programs, "cp", "install", "setpriv", "cat", "sh")
+	m.Trees = append(m.Trees, "/etc/hosts", "/usr/share/zoneinfo/Etc")
+	m.Env = append(m.Env, "XDG_CACHE_HOME=/vm/cache", agenttest.BinEnv+"=/vm/bin")
 	addPostgres(t, m)
 	addOurs(t, m)
 	return m
@@ -136,11 +132,5 @@ func addOurs(t *testing.T, m *vm.Machine) {
 	for _, name := range []string{"conmgr", "pgwatchdog", "cm_ctl"} {
 		m.Files["/vm/bin/"+name] = filepath.Join(bin, name)
 	}
-	tests := filepath.Join(t.TempDir(), "e2e.test")
-	cmd := exec.CommandContext(t.Context(), "go", "test", "-c", "-o", tests, ".")
-	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build the tests: %v\n%s", err, out)
-	}
-	m.Files["/vm/e2e.test"] = tests
+	m.Files["/vm/e2e.test"] = agenttest.MustBuildTests(t)
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package vm runs test programs in a virtual machine with a stock Debian kernel:
-// for what must not be done to the machine that tests run on (its clock), and for
-// what its kernel cannot do.
+// Package vm runs test programs in a virtual machine with a stock Debian kernel, one
+// of [Releases]: for what must not be done to the machine that tests run on (its
+// clock), and for what its kernel cannot do.
 //
-//	        Kernel: apt-get download, unpacked into a cache
+//	        Kernel: apt-get download, unpacked into a cache, its modules too
 //	Image:  guest (init) · modules · programs with their libraries · files
 //	          |  cpio (newc), uncompressed
 //	          v
