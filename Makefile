@@ -16,7 +16,9 @@ SOAK ?= 10m
 
 # Everything but the end-to-end tests; what needs root skips without it.
 UNIT_PACKAGES = $$(go list ./... | grep -v '/cmd/e2e')
+VM_PACKAGES = ./agent/linkhint ./agent/sockdiag ./agent/peer ./agent/agenttest/vm ./cmd/e2e
 TIER_ROOT = -tier "root=-race -count=1 -timeout 10m $(UNIT_PACKAGES)"
+TIER_VM = -tier "vm=-count=1 -timeout 15m -run Machine|ClockStep $(VM_PACKAGES)"
 TIER_E2E = -tier "e2e=-count=1 -parallel 4 -timeout 40m ./cmd/e2e/..."
 
 ##@ Use
@@ -74,9 +76,8 @@ test-e2e: need-go ## real programs, real PostgreSQL, the failure table (root)
 	@go run ./scripts/testcount $(TIER_E2E)
 
 .PHONY: test-vm
-test-vm: need-go ## what needs a stock Debian kernel: fentry, kprobe, its own clock (QEMU)
-	@go run ./scripts/testcount \
-		-tier "vm=-count=1 -v -timeout 10m -run VirtualMachine|Machine|ClockStep ./agent/linkhint/ ./agent/agenttest/vm/ ./cmd/e2e/"
+test-vm: need-go ## what needs stock Debian kernels: fentry, kprobe, netem, a clock (QEMU)
+	@CM_TEST_VM=all go run ./scripts/testcount $(TIER_VM) -report "vm=go run ./scripts/testvm"
 
 .PHONY: test-lossy
 test-lossy: need-go ## the rows of bad paths for BADPATH (10m) each (root)

@@ -10,12 +10,15 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/pgconmgr/pgconmgr/agent/agenttest/figure"
 )
 
 // count is the sum over all steps.
 type count struct {
 	passed, failed int
 	skips          []skip
+	figures        []string // whole lines, without the mark
 }
 
 type skip struct{ test, reason string }
@@ -93,6 +96,9 @@ func (t *tier) add(e event) {
 		}
 		t.builds[e.ImportPath].WriteString(e.Output)
 	case "output":
+		if _, found, ok := strings.Cut(e.Output, figure.Mark); ok && e.Test != "" {
+			t.total.figures = append(t.total.figures, found)
+		}
 		t.result(key{e.Package, e.Test}).output.WriteString(e.Output)
 	case "pass", "fail", "skip":
 		t.result(key{e.Package, e.Test}).action = e.Action

@@ -138,3 +138,29 @@ func TestLastLineAndExitCode(t *testing.T) {
 		t.Errorf("bad usage: exit code %d, want 2", code)
 	}
 }
+
+// A report gets the figures of the tests and stands before the count.
+func TestReport(t *testing.T) {
+	var out strings.Builder
+	total := newCount()
+	tier := newTier("unit", total, &out)
+	err := tier.read(strings.NewReader(stream(t,
+		event{Action: "output", Package: "p", Test: "A", Output: "    a_test.go:7: FIGURE {\"ms\":1}\n"},
+		event{Action: "output", Package: "p", Test: "A", Output: "    a_test.go:8: no figure\n"},
+		event{Action: "output", Package: "p", Test: "A/x", Output: "  FIGURE {\"ms\":2}\n"},
+		event{Action: "pass", Package: "p", Test: "A/x"}, event{Action: "pass", Package: "p", Test: "A"},
+		event{Action: "pass", Package: "p"},
+	)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out.Reset()
+	runReport(t.Context(), step{name: "r", words: []string{"cat", "-n"}}, total, &out)
+	if got, want := strings.Join(strings.Fields(out.String()), " "), `1 {"ms":1} 2 {"ms":2}`; got != want || total.failed != 0 {
+		t.Errorf("got %q, want %q; %d failed", got, want, total.failed)
+	}
+	runReport(t.Context(), step{name: "r", words: []string{"false"}}, total, &out)
+	if total.failed != 1 {
+		t.Errorf("a report that fails: %d failed, want 1", total.failed)
+	}
+}

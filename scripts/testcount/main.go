@@ -12,6 +12,10 @@
 // spaces. A test with subtests counts as its subtests do. A package that does
 // not compile, a check that fails and a tier without a test each count as one
 // failure. The exit code is 0 without failures, else 1.
+//
+// What tests have measured stands in their output behind the mark FIGURE (see
+// agent/agenttest/figure). A report is a command that reads all of it, a figure a line,
+// and whose output is shown before the count.
 package main
 
 import (
@@ -36,11 +40,11 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdout))
 }
 
-// step is a check or a tier.
+// step is a check, a tier or a report.
 type step struct {
 	name  string
 	words []string
-	check bool
+	run   func(context.Context, step, *count, io.Writer)
 }
 
 func run(ctx context.Context, args []string, out io.Writer) int {
@@ -51,11 +55,7 @@ func run(ctx context.Context, args []string, out io.Writer) int {
 	}
 	total := newCount()
 	for _, s := range steps {
-		if s.check {
-			runCheck(ctx, s, total, out)
-		} else {
-			runTier(ctx, s, total, out)
-		}
+		s.run(ctx, s, total, out)
 	}
 	total.printSkips(out)
 	fmt.Fprintf(out, "%d passed, %d failed, %d skipped\n", total.passed, total.failed, len(total.skips))
@@ -67,25 +67,26 @@ func run(ctx context.Context, args []string, out io.Writer) int {
 
 func parseSteps(args []string) ([]step, error) {
 	var steps []step
-	add := func(check bool) func(string) error {
+	add := func(run func(context.Context, step, *count, io.Writer)) func(string) error {
 		return func(value string) error {
 			name, command, ok := strings.Cut(value, "=")
 			words := strings.Fields(command)
 			if !ok || name == "" || len(words) == 0 {
 				return fmt.Errorf("%q: expected NAME=WORDS", value)
 			}
-			steps = append(steps, step{name: name, words: words, check: check})
+			steps = append(steps, step{name: name, words: words, run: run})
 			return nil
 		}
 	}
 	flags := flag.NewFlagSet("testcount", flag.ContinueOnError)
-	flags.Func("check", "NAME=COMMAND to run", add(true))
-	flags.Func("tier", "NAME=ARGUMENTS of go test", add(false))
+	flags.Func("check", "NAME=COMMAND to run", add(runCheck))
+	flags.Func("tier", "NAME=ARGUMENTS of go test", add(runTier))
+	flags.Func("report", "NAME=COMMAND that makes a report of the figures so far", add(runReport))
 	if err := flags.Parse(args); err != nil {
 		return nil, err
 	}
 	if flags.NArg() > 0 || len(steps) == 0 {
-		return nil, errors.New("expected only -check and -tier, at least one")
+		return nil, errors.New("expected only -check, -tier and -report, at least one")
 	}
 	return steps, nil
 }
@@ -110,6 +111,17 @@ func runCheck(ctx context.Context, s step, total *count, out io.Writer) {
 	fmt.Fprintf(out, "%s %-6s %s (%.1fs)\n", result, s.name, strings.Join(s.words, " "), time.Since(start).Seconds())
 	if err != nil {
 		fmt.Fprintf(out, "%s%v\n", text, err)
+	}
+}
+
+// runReport shows what the command makes of the figures.
+func runReport(ctx context.Context, s step, total *count, out io.Writer) {
+	cmd := command(ctx, s.words)
+	cmd.Stdin = strings.NewReader(strings.Join(total.figures, ""))
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Run(); err != nil {
+		total.failed++
+		fmt.Fprintf(out, "FAIL %-6s %s: %v\n", s.name, strings.Join(s.words, " "), err)
 	}
 }
 
