@@ -41,7 +41,6 @@ type told struct {
 var (
 	runLine = regexp.MustCompile(`^=== (RUN|NAME|PAUSE|CONT) +(\S+)$`)
 	endLine = regexp.MustCompile(`^\s*--- (PASS|FAIL|SKIP): (\S+) \([0-9.]+s\)$`)
-	place   = regexp.MustCompile(`(?m)^\s*[\w.-]+\.go:\d+: `) // what testing puts before a message
 )
 
 // readTold reads what go test -v prints. The root has no name.
@@ -118,20 +117,17 @@ func (w *told) replay(t *testing.T) {
 		for _, c := range w.children {
 			c.replay(t)
 		}
-		output := strings.TrimSpace(strings.Join(w.output, "\n"))
+		if output := strings.TrimRight(strings.Join(w.output, "\n"), "\n"); output != "" {
+			fmt.Fprintln(t.Output(), output)
+		}
 		switch w.verdict {
 		case "PASS":
-			if output != "" {
-				t.Log(output)
-			}
 		case "SKIP":
-			t.Skip(place.ReplaceAllString(output, ""))
+			t.SkipNow()
 		case "FAIL":
-			if output != "" || !w.failed() {
-				t.Error(output)
-			}
+			t.Fail()
 		default:
-			t.Errorf("it did not come to its end:\n%s", output)
+			t.Error("it did not come to its end")
 		}
 	})
 }

@@ -15,6 +15,10 @@ import (
 // test. See make test-vm.
 const vmEnv = "CM_TEST_VM"
 
+// AllMachines reports whether this run of the tests is one of make test-vm. It is also
+// true in its guests.
+func AllMachines() bool { return os.Getenv(vmEnv) == "all" }
+
 // NeedVM skips the test where virtual machines cannot run (see package vm), and
 // returns the kernel that boots first. It is fetched once and kept in the module's
 // cache.
@@ -61,7 +65,7 @@ func RunInGuests(t *testing.T, g Guest) {
 	t.Helper()
 	needMachine(t)
 	pattern, releases := g.All, vm.Releases
-	if os.Getenv(vmEnv) != "all" {
+	if !AllMachines() {
 		pattern, releases = g.Short, vm.Releases[:1]
 	}
 	if pattern == "" {
@@ -74,7 +78,8 @@ func RunInGuests(t *testing.T, g Guest) {
 			m.Modules = append(m.Modules, g.Modules...)
 			m.Programs = append(m.Programs, g.Programs...)
 			m.Files = map[string]string{"/vm/package.test": binary}
-			m.Command = []string{"/vm/package.test", "-test.v", "-test.run", pattern}
+			m.Command = []string{"/vm/package.test", "-test.v", "-test.run", pattern, "-test.skip", "InVirtualMachine"}
+			m.Env = append(m.Env, vmEnv+"="+os.Getenv(vmEnv))
 			var out []string
 			exit, err := m.Run(t.Context(), func(line string) { out = append(out, line) })
 			replay(t, out, exit, err)

@@ -33,9 +33,10 @@ var rungs = []rung{
 
 // openBPF opens the best BPF source that works for the network namespace and with
 // the rights of the calling thread, nil when none does, and says what is missing for
-// the better ones. Requires Linux 5.8, BTF, CAP_BPF and CAP_PERFMON; nothing else:
-// kprobes are opened by perf_event_open(2), without tracefs, and since Linux 5.11
-// RLIMIT_MEMLOCK does not count.
+// the better ones. Requires Linux 5.8, BTF, CAP_BPF and CAP_PERFMON; nothing else,
+// but for kprobes under Debian's setting (paranoidFile): they are opened by
+// perf_event_open(2), without tracefs, and since Linux 5.11 RLIMIT_MEMLOCK does not
+// count.
 func openBPF(_ *slog.Logger, without []Source) (carrierSource, []Missing) {
 	var missing []Missing
 	l := &loader{}
@@ -156,5 +157,6 @@ func attachFentry(_ string, p *ebpf.Program) (link.Link, error) {
 }
 
 func attachKprobe(function string, p *ebpf.Program) (link.Link, error) {
-	return link.Kprobe(function, p, nil)
+	l, err := link.Kprobe(function, p, nil)
+	return l, explainKprobe(err)
 }

@@ -9,7 +9,6 @@ import (
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -19,226 +18,137 @@ import (
 	"github.com/pgconmgr/pgconmgr/agent/agenttest/vm"
 )
 
-// betterThan are the sources above one.
-func betterThan(s Source) (better []Source) {
-	for b := Fentry; b < s; b++ {
-		better = append(better, b)
-	}
-	return better
-}
-
-// needSource skips where the kernel cannot do it, but never in our own virtual
-// machine, whose kernel can.
-func needSource(t *testing.T, w *Watcher, want Source) {
-	t.Helper()
-	if w.Source() == want {
-		return
-	}
-	if vm.Inside() {
-		t.Fatalf("source %v, want %v: %+v", w.Source(), want, w.Missing())
-	}
-	t.Skipf("this kernel does not do %v: see TestInVirtualMachine", want)
-}
-
-// Fentry and kprobe tell of a carrier by themselves, inside the throttle too; of a
-// call that changes nothing, of another namespace and of a device that is set down
-// they tell nothing.
-func TestBPFSources(t *testing.T) {
-	for _, source := range []Source{Fentry, Kprobe} {
-		t.Run(source.String(), func(t *testing.T) {
-			n, elsewhere := mustNode(t), mustNode(t)
-			n.watch(t, Config{BPF: true, Without: betterThan(source)})
-			needSource(t, n.w, source)
-			quiet, t0 := n.mustTap(t, "t1"), n.mustTap(t, "t0")
-			foreign := elsewhere.mustTap(t, "t7")
-			n.ip(t, "link set t0 up", "link set t1 up")
-			elsewhere.ip(t, "link set t7 up")
-			n.mustEvent(t, "t0", AdminUp, 0)
-			n.mustEvent(t, "t1", AdminUp, 0)
-
-			since := n.count()
-			quiet.carrier(t, false) // begins the throttle's second
-			n.mustEvent(t, "t1", CarrierLost, since)
-			at := t0.carrier(t, false)
-			e := n.mustEvent(t, "t0", CarrierLost, since)
-			if e.Source != source || e.Latency < 0 || int64(e.At) < at {
-				t.Errorf("%+v: expected the kernel's time after %d by %v", e, at, source)
-			}
-			t.Logf("FIGURE %v throttled %.3f ms", source, time.Duration(e.delivered-at).Seconds()*1000)
-
-			t0.carrier(t, false)
-			foreign.carrier(t, false)
-			quiet.carrier(t, true)
-			n.mustEvent(t, "t1", CarrierBack, since)
-			if got := n.countOf("t0", CarrierLost); got != 1 {
-				t.Errorf("told of a call that changes nothing: %d losses", got)
-			}
-			if got := n.countOf("t7", CarrierLost); got != 0 {
-				t.Error("told of another namespace")
-			}
-			n.ip(t, "link set t1 down")
-			n.mustEvent(t, "t1", AdminDown, since)
-			if got := n.countOf("t1", CarrierLost); got != 1 {
-				t.Errorf("a device that is set down: %d losses, want the one before", got)
-			}
-		})
-	}
-}
-
-// Without the better sources the loss inside the throttle comes when rtnetlink
-// tells it, in the same machine.
-func TestBPFSourcesAgainstRtnetlink(t *testing.T) {
-	if !vm.Inside() {
-		t.Skip("only beside the figures of the virtual machine")
-	}
-	for _, source := range []Source{Counter, Rtnetlink} {
-		n := mustNode(t)
-		n.watch(t, Config{All: true, Without: betterThan(source)})
-		quiet, t0 := n.mustTap(t, "t1"), n.mustTap(t, "t0")
-		n.ip(t, "link set t0 up", "link set t1 up")
-		n.mustEvent(t, "t0", AdminUp, 0)
-		n.mustEvent(t, "t1", AdminUp, 0)
-		since := n.count()
-		quiet.carrier(t, false)
-		n.mustEvent(t, "t1", CarrierLost, since)
-		at := t0.carrier(t, false)
-		e := n.mustEvent(t, "t0", CarrierLost, since)
-		t.Logf("FIGURE %v throttled %.3f ms", source, time.Duration(e.delivered-at).Seconds()*1000)
-	}
-}
-
 // CAP_BPF and CAP_PERFMON are all that it takes, and without either the reason
-// names it.
+// names it, whatever else is there.
 func TestBPFCapabilities(t *testing.T) {
+	agenttest.NeedRoot(t)
+	setParanoid(t, "2")
+	both := agenttest.CapabilitySet(unix.CAP_BPF, unix.CAP_PERFMON)
+	rest := agenttest.AllCapabilities &^ (both | agenttest.CapabilitySet(unix.CAP_SYS_ADMIN)) // which has both in it
 	for _, tt := range []struct {
 		name string
-		caps uint32
+		caps agenttest.Capabilities
 		want string // in the reason; empty: it works
 	}{
-		{"both", 1<<(unix.CAP_BPF-32) | 1<<(unix.CAP_PERFMON-32), ""},
-		{"no CAP_BPF", 1 << (unix.CAP_PERFMON - 32), "CAP_BPF"},
-		{"no CAP_PERFMON", 1 << (unix.CAP_BPF - 32), "CAP_PERFMON"},
-		{"none", 0, "CAP_BPF and CAP_PERFMON"},
+		{"both", both, ""},
+		{"no CAP_BPF", rest | agenttest.CapabilitySet(unix.CAP_PERFMON), "missing CAP_BPF"},
+		{"no CAP_PERFMON", rest | agenttest.CapabilitySet(unix.CAP_BPF), "missing CAP_PERFMON"},
+		{"neither", rest, "missing CAP_BPF and CAP_PERFMON"},
+		{"none at all", 0, "missing CAP_BPF and CAP_PERFMON"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			agenttest.NeedRoot(t)
-			s, missing := openWith(t, tt.caps)
-			if s != nil {
-				defer s.close()
-			}
-			if tt.want != "" {
-				if s != nil || len(missing) != 2 || !strings.Contains(missing[0].Err.Error(), tt.want) || !strings.Contains(missing[0].Hint, "Capabilities") {
-					t.Errorf("source %v, missing %+v: expected %s in the reason", s, missing, tt.want)
-				}
-				return
-			}
-			if s == nil && vm.Inside() {
-				t.Errorf("no source: %+v", missing)
-			}
-			for _, m := range missing { // another kernel may lack more, but no right
-				if _, lacks := errors.AsType[capabilityError](m.Err); lacks {
-					t.Errorf("%v: %v", m.Source, m.Err)
+			for _, source := range []Source{Fentry, Kprobe} {
+				s, missing := openWith(t, tt.caps, betterThan(source))
+				if tt.want == "" {
+					mustBeOpen(t, s, missing, source)
+				} else if s != nil || len(missing) == 0 || missing[0].Source != source || !lacks(missing[0], tt.want) {
+					t.Errorf("source %v, missing %+v: expected %q", s, missing, tt.want)
 				}
 			}
 		})
 	}
 }
 
-// openWith opens the source on a thread that has only the capabilities, of those
-// above 31, and ends with it.
-func openWith(t *testing.T, high uint32) (s carrierSource, missing []Missing) {
+// lacks reports whether the reason names exactly these capabilities, and what to do.
+func lacks(m Missing, want string) bool {
+	err, ok := errors.AsType[capabilityError](m.Err)
+	return ok && err.Error() == want && strings.Contains(m.Hint, "Capabilities")
+}
+
+// Debian's own setting keeps kprobes for CAP_SYS_ADMIN; the reason says so.
+func TestBPFParanoid(t *testing.T) {
+	if !vm.Inside() {
+		t.Skip("a setting of the machine, and of Debian's kernels: see TestInVirtualMachine")
+	}
+	setParanoid(t, "3")
+	both := agenttest.CapabilitySet(unix.CAP_BPF, unix.CAP_PERFMON)
+	s, missing := openWith(t, both, nil)
+	mustBeOpen(t, s, missing, Fentry)
+	s, missing = openWith(t, both, betterThan(Kprobe))
+	if s != nil || len(missing) != 1 || !errors.Is(missing[0].Err, errParanoid) {
+		t.Errorf("source %v, missing %+v: expected %v", s, missing, errParanoid)
+	}
+	s, missing = openWith(t, both|agenttest.CapabilitySet(unix.CAP_SYS_ADMIN), betterThan(Kprobe))
+	mustBeOpen(t, s, missing, Kprobe)
+}
+
+// setParanoid sets it in our own virtual machine.
+func setParanoid(t *testing.T, level string) {
 	t.Helper()
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked
-		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-		data := [2]unix.CapUserData{1: {Effective: high, Permitted: high}}
-		err := unix.Capset(&header, &data[0])
-		if err == nil {
-			s, missing = openBPF(slog.New(slog.DiscardHandler), nil)
+	if !vm.Inside() {
+		return
+	}
+	before, err := os.ReadFile(paranoidFile)
+	if err == nil {
+		err = os.WriteFile(paranoidFile, []byte(level), 0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.WriteFile(paranoidFile, before, 0) })
+}
+
+// mustBeOpen wants the source, or another reason than rights where the kernel is not
+// ours to choose.
+func mustBeOpen(t *testing.T, s carrierSource, missing []Missing, want Source) {
+	t.Helper()
+	if s != nil {
+		defer s.close()
+	}
+	if vm.Inside() && (s == nil || s.kind() != want) {
+		t.Errorf("no %v: %+v", want, missing)
+	}
+	for _, m := range missing {
+		if _, lacks := errors.AsType[capabilityError](m.Err); lacks {
+			t.Errorf("%v: %v", m.Source, m.Err)
 		}
-		done <- err
-	}()
-	if err := <-done; err != nil {
+	}
+}
+
+// The kernel itself asks for both.
+func TestBPFKernelAsksForBoth(t *testing.T) {
+	agenttest.NeedRoot(t)
+	for _, capability := range []int{unix.CAP_BPF, unix.CAP_PERFMON} {
+		err := onThreadWith(agenttest.CapabilitySet(capability), func() error {
+			l := &loader{used: true}
+			defer l.forget()
+			c, err := l.load(linkhintProgKprobeOff, linkhintProgKprobeOn)
+			if err == nil {
+				c.Close()
+			}
+			return err
+		})
+		if !errors.Is(err, unix.EPERM) {
+			t.Errorf("with nothing but capability %d: %v, want EPERM", capability, err)
+		}
+	}
+}
+
+// openWith opens a source on a thread that has only the capabilities.
+func openWith(t *testing.T, caps agenttest.Capabilities, without []Source) (s carrierSource, missing []Missing) {
+	t.Helper()
+	err := onThreadWith(caps, func() error {
+		s, missing = openBPF(slog.New(slog.DiscardHandler), without)
+		return nil
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 	return s, missing
 }
 
-// Each kind of device comes by the functions that the programs hang on. The programs
-// are read without a Watcher: of some devices rtnetlink may tell it first.
-func TestBPFDevices(t *testing.T) {
-	if !vm.Inside() {
-		t.Skip("this machine's kernel lacks some of the devices: see TestInVirtualMachine")
-	}
-	for _, source := range []Source{Fentry, Kprobe} {
-		t.Run(source.String(), func(t *testing.T) {
-			n := mustNode(t)
-			s := mustSource(t, n, source)
-			t0 := n.mustTap(t, "t0")
-			n.ip(t, "link add v0 type veth peer name v1", "link set v0 up", "link set v1 up",
-				"link add d0 type dummy", "link set d0 up",
-				"link add b0 type bond mode active-backup miimon 10", "link set t0 master b0", "link set t0 up", "link set b0 up",
-				"link add link b0 name b0.5 type vlan id 5", "link set b0.5 up")
-			for _, name := range []string{"v0", "v1", "d0", "t0", "b0", "b0.5"} {
-				agenttest.Eventually(t, limit, name+" has a carrier", func() bool { return n.hasCarrier(name) })
-			}
-			for _, step := range []struct {
-				cut    func()
-				losers []string
-			}{
-				{func() { n.ip(t, "link set v1 down") }, []string{"v0"}},
-				{func() { n.ip(t, "link set d0 carrier off") }, []string{"d0"}},
-				{func() { t0.carrier(t, false) }, []string{"t0", "b0", "b0.5"}},
-			} {
-				step.cut()
-				for _, name := range step.losers {
-					awaitLoss(t, s, name)
-				}
-			}
-		})
-	}
-}
-
-// mustSource opens one BPF source in the namespace.
-func mustSource(t *testing.T, n *node, want Source) (s carrierSource) {
-	t.Helper()
-	var missing []Missing
-	err := n.host.Do(func() error {
-		s, missing = openBPF(slog.New(slog.DiscardHandler), betterThan(want))
-		return nil
-	})
-	if err != nil || s == nil || s.kind() != want {
-		t.Fatalf("source %v, %v, missing %+v", s, err, missing)
-	}
-	t.Cleanup(func() { _ = s.close() })
-	return s
-}
-
-// awaitLoss reads events until that of the device comes.
-func awaitLoss(t *testing.T, s carrierSource, name string) {
-	t.Helper()
-	end := time.After(limit)
-	for {
-		select {
-		case e := <-s.events():
-			if e.name == name && e.lost {
-				return
-			}
-		case <-end:
-			t.Fatalf("%v tells nothing of %s", s.kind(), name)
+// onThreadWith runs f on a thread that has only the capabilities, and ends with it.
+func onThreadWith(caps agenttest.Capabilities, f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked
+		err := caps.KeepOnly()
+		if err == nil {
+			err = f()
 		}
-	}
-}
-
-// hasCarrier asks sysfs.
-func (n *node) hasCarrier(name string) bool {
-	var text []byte
-	err := n.host.Do(func() (err error) {
-		text, err = os.ReadFile("/sys/class/net/" + name + "/carrier")
-		return err
-	})
-	return err == nil && string(text) == "1\n"
+		done <- err
+	}()
+	return <-done
 }
 
 // A kernel that loads the programs and then does not attach them is an error, and

@@ -273,7 +273,7 @@ func TestRunWithASource(t *testing.T) {
 	f := newFake()
 	first, second := n.mustTap(t, "t0"), n.mustTap(t, "t1")
 	n.ip(t, "link set t0 up", "link set t1 up", "address add 10.1.0.1/24 dev t1")
-	n.watchWith(t, Config{BPF: true}, f.open)
+	t.Cleanup(n.startWith(t, Config{BPF: true}, f.open))
 	if n.w.Source() != Fentry || len(n.w.Missing()) != 0 {
 		t.Errorf("source %v, missing %+v", n.w.Source(), n.w.Missing())
 	}

@@ -14,7 +14,8 @@
 //
 //	fentry      BPF on entry of netif_carrier_off and netif_carrier_on. Kernel
 //	            timestamps. CAP_BPF and CAP_PERFMON, BTF, ftrace direct calls.
-//	kprobe      the same program on kprobes. CAP_BPF and CAP_PERFMON, CONFIG_KPROBES.
+//	kprobe      the same program on kprobes. CAP_BPF and CAP_PERFMON, CONFIG_KPROBES;
+//	            CAP_SYS_ADMIN where kernel.perf_event_paranoid is above 2 (Debian).
 //	counter     pread of /sys/class/net/IF/carrier_changes (Linux 3.15, no lock, no
 //	            right), every 5 ms, only of devices on the way to a watched peer.
 //	rtnetlink   RTM_NEWLINK and RTM_DELLINK: every loss on purpose, and each other

@@ -27,7 +27,16 @@ const limit = 20 * time.Second
 type node struct {
 	*recorder
 	host *agenttest.Host
-	w    *Watcher
+	w    *Watcher // nil while that of another process is used
+	links
+}
+
+// links are what a Watcher is asked while it runs.
+type links interface {
+	Watch(netip.Addr)
+	Unwatch(netip.Addr)
+	Source() Source
+	Missing() []Missing
 }
 
 // mustNode makes a namespace with lo and with eth0 (10.99.0.1/24).
@@ -37,12 +46,19 @@ func mustNode(t testing.TB) *node {
 }
 
 // watch starts a Watcher; the test ends it.
-func (n *node) watch(t testing.TB, cfg Config) { n.watchWith(t, cfg, openBPF) }
-
-func (n *node) watchWith(t testing.TB, cfg Config, open opener) {
+func (n *node) watch(t testing.TB, cfg Config) {
 	t.Helper()
-	stop := n.start(t, cfg, open)
+	stop := n.start(t, cfg)
 	t.Cleanup(stop)
+}
+
+// start returns how the Watcher is ended.
+func (n *node) start(t testing.TB, cfg Config) (stop func()) {
+	t.Helper()
+	if withoutRights() {
+		return n.startWithoutRights(t, cfg)
+	}
+	return n.startWith(t, cfg, openBPF)
 }
 
 // idle makes a Watcher that is not run: the test calls its parts one by one.
@@ -71,10 +87,10 @@ func (n *node) make(t testing.TB, cfg Config, open opener) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	n.links = n.w
 }
 
-// start returns how the Watcher is ended.
-func (n *node) start(t testing.TB, cfg Config, open opener) (stop func()) {
+func (n *node) startWith(t testing.TB, cfg Config, open opener) (stop func()) {
 	t.Helper()
 	n.make(t, cfg, open)
 	w := n.w
@@ -99,7 +115,7 @@ func (n *node) mustWatch(t testing.TB, peers ...string) (addrs []netip.Addr) {
 	t.Helper()
 	for _, peer := range peers {
 		addr := netip.MustParseAddr(peer)
-		n.w.Watch(addr)
+		n.Watch(addr)
 		addrs = append(addrs, addr)
 	}
 	n.settle(t)
@@ -112,9 +128,9 @@ func (n *node) settle(t testing.TB) {
 	t.Helper()
 	mark := netip.MustParseAddr("192.0.2.1")
 	before := n.told(mark)
-	n.w.Watch(mark)
+	n.Watch(mark)
 	agenttest.Eventually(t, limit, "the requests are done", func() bool { return n.told(mark) > before })
-	n.w.Unwatch(mark)
+	n.Unwatch(mark)
 }
 
 func addrOf(s string) netip.Addr { return netip.MustParseAddr(s) }

@@ -18,8 +18,8 @@ func TestLinkEvents(t *testing.T) {
 			p := n.mustTap(t, "t0")
 			n.ip(t, "link set t0 up", "address add 10.1.0.1/24 dev t0")
 			n.watch(t, Config{Without: without})
-			if got, want := n.w.Source(), [2]Source{Counter, Rtnetlink}[len(without)]; got != want {
-				t.Errorf("source %v, want %v; missing %+v", got, want, n.w.Missing())
+			if got, want := n.Source(), [2]Source{Counter, Rtnetlink}[len(without)]; got != want {
+				t.Errorf("source %v, want %v; missing %+v", got, want, n.Missing())
 			}
 			peer := n.mustWatch(t, "10.1.0.5")[0]
 
@@ -156,7 +156,7 @@ func TestCounterBeatsTheThrottle(t *testing.T) {
 	n.ip(t, "link set t1 up", "link set t2 up", "address add 10.1.0.1/24 dev t1", "address add 10.2.0.1/24 dev t2")
 	// measure returns how long the second loss takes to be told, and by whom.
 	measure := func(without ...Source) (time.Duration, Source) {
-		stop := n.start(t, Config{Without: without}, openBPF)
+		stop := n.start(t, Config{Without: without})
 		defer stop()
 		n.mustWatch(t, "10.1.0.5", "10.2.0.5")
 		since := n.count()

@@ -10,4 +10,9 @@ import (
 )
 
 // TestMain fails when a Watcher leaves goroutines or descriptors.
-func TestMain(m *testing.M) { os.Exit(agenttest.RunWithoutLeaks(m, os.Stderr)) }
+func TestMain(m *testing.M) {
+	if os.Getenv(childEnv) != "" {
+		os.Exit(runChild())
+	}
+	os.Exit(agenttest.RunWithoutLeaks(m, os.Stderr))
+}

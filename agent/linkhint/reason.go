@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -19,6 +20,7 @@ import (
 var (
 	errNoTypes   = errors.New("the kernel's type information (BTF) is missing")
 	errNoKprobes = errors.New("the kernel is built without kprobes")
+	errParanoid  = errors.New("kernel.perf_event_paranoid is above 2: only CAP_SYS_ADMIN may open kprobes")
 )
 
 // capabilityError names the capabilities that the thread does not have.
@@ -80,6 +82,23 @@ func haveKprobes() error {
 	return nil
 }
 
+// paranoidFile is a number. Debian and its descendants have made 3 and more of it: there
+// perf_event_open(2) is for CAP_SYS_ADMIN, and CAP_PERFMON is not enough.
+const paranoidFile = "/proc/sys/kernel/perf_event_paranoid"
+
+// explainKprobe names the setting that refuses a kprobe to a process with the right.
+func explainKprobe(err error) error {
+	if !errors.Is(err, unix.EACCES) {
+		return err
+	}
+	text, readErr := os.ReadFile(paranoidFile)
+	level, parseErr := strconv.Atoi(strings.TrimSpace(string(text)))
+	if readErr == nil && parseErr == nil && level > 2 {
+		return errParanoid
+	}
+	return err
+}
+
 // hintFor says what an operator can do about a source that does not work.
 func hintFor(err error) string {
 	var missing capabilityError
@@ -93,6 +112,8 @@ func hintFor(err error) string {
 		return "use a kernel with CONFIG_DEBUG_INFO_BTF, and let /sys/kernel/btf/vmlinux be readable"
 	case is(errNoKprobes):
 		return "use a kernel with CONFIG_KPROBE_EVENTS, and let /sys be mounted"
+	case is(errParanoid):
+		return "set kernel.perf_event_paranoid to 2 (sysctl), or give the process CAP_SYS_ADMIN; fentry needs neither"
 	case is(unix.EPERM, unix.EACCES):
 		return "the capabilities are there: look for kernel lockdown, a security module, a seccomp filter or a user namespace" +
 			" that forbids it; before Linux 5.11 RLIMIT_MEMLOCK may be too low"

@@ -40,6 +40,7 @@ func TestHintFor(t *testing.T) {
 	}{
 		{capabilityError{"CAP_PERFMON"}, "give the process CAP_PERFMON ("},
 		{errors.Join(capabilityError{"CAP_BPF", "CAP_PERFMON"}, errNoKprobes), "give the process CAP_BPF and CAP_PERFMON ("},
+		{errParanoid, "set kernel.perf_event_paranoid to 2"},
 		{errNoKprobes, "CONFIG_KPROBE_EVENTS"},
 		{fmt.Errorf("%w: %w", errNoTypes, ebpf.ErrNotSupported), "CONFIG_DEBUG_INFO_BTF"},
 		{fmt.Errorf("%w: %w", errNoTypes, unix.EACCES), "be readable"},

@@ -14,6 +14,8 @@ import (
 
 // recorder keeps what a Watcher tells.
 type recorder struct {
+	hold func() // may hold the Watcher up when it tells of an event
+
 	mu     sync.Mutex // guards the following
 	events []stamped
 	paths  []Path
@@ -26,9 +28,16 @@ type stamped struct {
 }
 
 func (r *recorder) onEvent(e Event) {
+	if r.hold != nil {
+		r.hold()
+	}
+	r.add(stamped{e, int64(clock.Now())})
+}
+
+func (r *recorder) add(e stamped) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.events = append(r.events, stamped{e, int64(clock.Now())})
+	r.events = append(r.events, e)
 }
 
 func (r *recorder) onPaths(paths []Path) {
@@ -66,6 +75,18 @@ func (r *recorder) countOf(name string, kind Kind) (n int) {
 		}
 	}
 	return n
+}
+
+// lastOf is the last event of a device.
+func (r *recorder) lastOf(name string) (last Kind) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range r.events {
+		if e.Name == name {
+			last = e.Kind
+		}
+	}
+	return last
 }
 
 // last returns what was told last of a peer; a peer that nothing was told of is

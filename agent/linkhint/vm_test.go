@@ -12,8 +12,8 @@ import (
 // the BPF sources run in virtual machines.
 func TestInVirtualMachine(t *testing.T) {
 	agenttest.RunInGuests(t, agenttest.Guest{
-		Short:   "^TestBPF(Sources|Capabilities)",
-		All:     "^TestBPF",
+		Short:   "^Test(BPF|Sources$)",
+		All:     "^Test(BPF|Sources$|WithoutRights$)",
 		Modules: []string{"dummy", "bonding", "8021q"},
 	})
 }

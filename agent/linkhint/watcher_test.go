@@ -69,21 +69,21 @@ func TestWatchTellsOnce(t *testing.T) {
 	off, here := addrs[0], addrs[1]
 	n.mustPath(t, off, Off)
 	// Who comes later wants to know as well.
-	n.w.Watch(off)
+	n.Watch(off)
 	agenttest.Eventually(t, limit, "told again", func() bool { return n.told(off) == 2 })
 	if n.told(here) != 0 {
 		t.Errorf("told of a good path: %+v", n.last(here))
 	}
 	// One watcher is left, then none.
-	n.w.Unwatch(off)
+	n.Unwatch(off)
 	n.settle(t)
 	n.ip(t, "route add 192.0.2.7/32 dev eth0")
 	n.mustPath(t, off, Good)
-	n.w.Unwatch(off)
+	n.Unwatch(off)
 	n.settle(t)
 	told := n.told(off)
 	n.ip(t, "route delete 192.0.2.7/32 dev eth0")
-	n.w.Watch(addrOf("192.0.2.8"))
+	n.Watch(addrOf("192.0.2.8"))
 	n.mustPath(t, addrOf("192.0.2.8"), Off)
 	if got := n.told(off); got != told {
 		t.Errorf("told after the last Unwatch: %+v", n.last(off))
@@ -108,7 +108,7 @@ func TestZoneComesAndGoes(t *testing.T) {
 // Watch and Unwatch from many goroutines, while routes change and at the end.
 func TestWatchWhileRunning(t *testing.T) {
 	n := mustNode(t)
-	stop := n.start(t, Config{}, openBPF)
+	stop := n.startWith(t, Config{}, openBPF)
 	var callers sync.WaitGroup
 	for i := range 8 {
 		callers.Go(func() {
