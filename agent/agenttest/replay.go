@@ -33,14 +33,16 @@ func RunAgain(t *testing.T, pattern string, env ...string) {
 // told is what a test program said of one of its tests.
 type told struct {
 	name     string // of the last part of the path
+	began    bool   // else it is nothing but a part of the names of others
 	verdict  string // PASS, FAIL, SKIP; empty: it did not come to its end
+	took     string // seconds
 	output   []string
 	children []*told
 }
 
 var (
 	runLine = regexp.MustCompile(`^=== (RUN|NAME|PAUSE|CONT) +(\S+)$`)
-	endLine = regexp.MustCompile(`^\s*--- (PASS|FAIL|SKIP): (\S+) \([0-9.]+s\)$`)
+	endLine = regexp.MustCompile(`^\s*--- (PASS|FAIL|SKIP): (\S+) \(([0-9.]+)s\)$`)
 )
 
 // readTold reads what go test -v prints. The root has no name.
@@ -50,8 +52,10 @@ func readTold(lines []string) *told {
 	for _, line := range lines {
 		if m := runLine.FindStringSubmatch(line); m != nil {
 			present = root.find(m[2])
+			present.began = true
 		} else if m := endLine.FindStringSubmatch(line); m != nil {
-			root.find(m[2]).verdict = m[1]
+			w := root.find(m[2])
+			w.began, w.verdict, w.took = true, m[1], m[3]
 			present = root
 		} else {
 			present.output = append(present.output, line)
@@ -82,7 +86,7 @@ func (w *told) child(name string) *told {
 // failed reports whether a test in it failed.
 func (w *told) failed() bool {
 	return slices.ContainsFunc(w.children, func(c *told) bool {
-		return c.verdict != "PASS" && c.verdict != "SKIP" || c.failed()
+		return c.began && c.verdict != "PASS" && c.verdict != "SKIP" || c.failed()
 	})
 }
 
@@ -120,6 +124,10 @@ func (w *told) replay(t *testing.T) {
 		if output := strings.TrimRight(strings.Join(w.output, "\n"), "\n"); output != "" {
 			fmt.Fprintln(t.Output(), output)
 		}
+		if !w.began {
+			return
+		}
+		fmt.Fprintf(t.Output(), "    took %s s there\n", w.took)
 		switch w.verdict {
 		case "PASS":
 		case "SKIP":

@@ -35,6 +35,9 @@ panic: boom`, "\n"))
 	if diff := cmp.Diff(want, "="+drawTold(root, "")); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
+	if slashed := readTold([]string{"=== RUN   A/x/y", "--- PASS: A (0.00s)", "    --- PASS: A/x/y (0.00s)"}); slashed.failed() {
+		t.Error("a part of a name is taken for a test")
+	}
 	if !root.failed() || root.children[0].failed() {
 		t.Error("a failure, or a test without an end, is not told from a pass")
 	}

@@ -15,7 +15,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/mdlayher/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/pgconmgr/pgconmgr/agent/agenttest"
 )
@@ -392,7 +391,7 @@ func TestWithoutTheCapability(t *testing.T) {
 	p := pg.mustConnect(t, client, from(client.Addr4, 0), at(db.Addr4, 5432))
 	var outcomes []Outcome
 	err := db.Do(func() error {
-		if err := errors.Join(agenttest.GuardHostNamespace(), dropCapabilities()); err != nil {
+		if err := errors.Join(agenttest.GuardHostNamespace(), agenttest.Capabilities(0).KeepOnly()); err != nil {
 			return err
 		}
 		c, err := Dial()
@@ -418,13 +417,6 @@ func TestWithoutTheCapability(t *testing.T) {
 		}
 	}
 	p.mustTalk(t)
-}
-
-// dropCapabilities takes all rights from the calling thread, which Do ends.
-func dropCapabilities() error {
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var none [2]unix.CapUserData
-	return unix.Capset(&header, &none[0])
 }
 
 // What this kernel says for a protocol that nobody serves is what ErrNotSupported

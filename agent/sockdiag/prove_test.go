@@ -7,10 +7,13 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/pgconmgr/pgconmgr/agent/agenttest"
 )
 
-// The right is proven without anybody else's socket, and its lack as well.
+// The right is proven without anybody else's socket, and its lack as well: it is
+// CAP_NET_ADMIN and no other.
 func TestProve(t *testing.T) {
 	lab := agenttest.MustLab(t, "client", "db")
 	client, db := lab.Host("client"), lab.Host("db")
@@ -36,8 +39,14 @@ func TestProve(t *testing.T) {
 	if err := prove(agenttest.GuardHostNamespace); err != nil {
 		t.Errorf("as root: %v", err)
 	}
-	if err := prove(dropCapabilities); !errors.Is(err, ErrNotPermitted) {
-		t.Errorf("without capabilities: %v, want ErrNotPermitted", err)
+	right := agenttest.CapabilitySet(unix.CAP_NET_ADMIN)
+	if err := prove(right.KeepOnly); err != nil {
+		t.Errorf("with CAP_NET_ADMIN alone: %v", err)
+	}
+	for _, rest := range []agenttest.Capabilities{0, agenttest.AllCapabilities &^ right} {
+		if err := prove(rest.KeepOnly); !errors.Is(err, ErrNotPermitted) || !strings.Contains(err.Error(), "CAP_NET_ADMIN") {
+			t.Errorf("without CAP_NET_ADMIN, with %x: %v, want ErrNotPermitted", rest, err)
+		}
 	}
 	p.mustTalk(t)
 }

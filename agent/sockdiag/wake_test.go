@@ -29,7 +29,7 @@ func TestBlockedOwnersWake(t *testing.T) {
 	full := func() bool {
 		for _, s := range mustFind(t, c, f) {
 			if s.Remote == plain(writer.client.LocalAddr()) {
-				return s.SendQueue > 64<<10 && s.Info.Unacked > 0 && s.Info.Retransmits > 0 && s.Timer.Kind == TimerRetransmit
+				return s.SendQueue > 16<<10 && s.Info.Unacked > 0 && s.Info.Retransmits > 0 && s.Timer.Kind == TimerRetransmit
 			}
 		}
 		return false

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command guest is the first process of a virtual machine of package vm: it makes
-// the usual mounts, loads modules, runs one command and restarts the machine,
+// the usual mounts, sets lo up, loads modules, runs one command and restarts the machine,
 // which ends it.
 package main
 
@@ -35,7 +35,7 @@ func main() {
 
 // run returns the exit code of the command, 255 when it was not started.
 func run(console io.Writer) (code int, err error) {
-	if err := errors.Join(mountAll(), unix.Sethostname([]byte("guest"))); err != nil {
+	if err := errors.Join(mountAll(), unix.Sethostname([]byte("guest")), loopbackUp()); err != nil {
 		return 255, err
 	}
 	plan, err := readPlan()
@@ -70,6 +70,24 @@ func mountAll() error {
 		if err := unix.Mount(m.kind, m.dir, m.kind, 0, ""); err != nil {
 			return fmt.Errorf("mount %s: %w", m.dir, err)
 		}
+	}
+	return nil
+}
+
+// loopbackUp makes lo as it is on every machine.
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	request, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	request.SetUint16(unix.IFF_UP)
+	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, request); err != nil {
+		return fmt.Errorf("set lo up: %w", err)
 	}
 	return nil
 }
