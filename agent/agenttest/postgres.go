@@ -33,6 +33,9 @@ type PostgresOptions struct {
 	HBA []string
 	// StreamFrom makes the instance a streaming standby of another one.
 	StreamFrom *Postgres
+	// Bin is the directory of the server's programs, as from PostgresTree; empty
+	// is that of the installed server.
+	Bin string
 	// Fresh runs initdb, so that the system identifier differs from that of
 	// all other instances, which come from one template.
 	Fresh bool
@@ -55,11 +58,13 @@ type Postgres struct {
 // Postgres makes an instance, starts it and waits until it accepts
 // connections.
 func (h *Host) Postgres(ctx context.Context, o PostgresOptions) (*Postgres, error) {
-	bin, err := postgresBin()
-	if err != nil {
-		return nil, err
+	p := &Postgres{Host: h, Name: o.Name, Port: o.Port, bin: o.Bin}
+	if p.bin == "" {
+		var err error
+		if p.bin, err = postgresBin(); err != nil {
+			return nil, err
+		}
 	}
-	p := &Postgres{Host: h, Name: o.Name, Port: o.Port, bin: bin}
 	if p.Name == "" {
 		p.Name = "postgres"
 	}
