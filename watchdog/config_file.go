@@ -15,12 +15,12 @@ import (
 const ConfigFile = "/etc/pgconmgr/pgwatchdog.conf"
 
 // ownNames are what must be known before the instance is asked.
-var ownNames = []string{"dsn", "state_dir", "key_file", "log_format", "log_level"}
+var ownNames = []string{"dsn", "state_dir", "key_file", "run_dir", "log_format", "log_level"}
 
 // File is the content of pgwatchdog.conf.
 type File struct {
-	// Own are dsn, state_dir, key_file, log_format and log_level, as far as they are
-	// set.
+	// Own are dsn, state_dir, key_file, run_dir, log_format and log_level, as far as
+	// they are set.
 	Own map[string]conf.Entry
 	// Settings are the parameters watchdog.*, with unchecked values.
 	Settings []conf.Entry

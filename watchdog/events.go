@@ -250,6 +250,13 @@ func (s *EventStore) Latest(n int) []Event {
 	return latest
 }
 
+// Seq returns the number of the newest event, 0 when there was none yet.
+func (s *EventStore) Seq() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.seq
+}
+
 // Damaged returns how many lines could not be read when the store was opened.
 func (s *EventStore) Damaged() int {
 	s.mu.Lock()

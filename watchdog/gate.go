@@ -157,6 +157,7 @@ func listenAddrs(words []string, port uint16) ([]netip.AddrPort, error) {
 // instance takes a new state: every beat carries it from now on.
 func (g *gate) instance(i wire.Instance) {
 	g.listener.SetInstance(i)
+	g.server.publisher.setInstance(i.StartUS, killsWord(i))
 	if i.Status == wire.StatusUnknown {
 		return
 	}
@@ -211,6 +212,7 @@ func (g *gate) TurnedAway(remote netip.AddrPort, err error) {
 // Changed implements peer.Handler.
 func (g *gate) Changed(s *peer.Session, c heartbeat.Change) {
 	g.logChange(s, c)
+	g.server.publisher.changed.Store(true)
 	if g.stopping {
 		return // our own goodbyes are nobody's end
 	}

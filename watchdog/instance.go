@@ -30,6 +30,9 @@ type MonitorOptions struct {
 	// OnRights gets what the role may do, after every connect. The terminator's
 	// Missing rights are the receiver's to complain of.
 	OnRights func(role string, r Rights)
+	// OnDirectory gets the instance's data directory as the instance names it, after
+	// every connect; empty when the role may not read it.
+	OnDirectory func(path string)
 	// OnRelease is called in a smart shutdown, which waits for all sessions, when
 	// only the agent's own are left: the receiver should close its own too. The
 	// monitor has closed its connection and comes back with the next postmaster.

@@ -95,6 +95,9 @@ func (w *watch) onConnected(c *connected) {
 	if w.monitor.options.OnRights != nil {
 		w.monitor.options.OnRights(c.role, c.rights)
 	}
+	if w.monitor.options.OnDirectory != nil {
+		w.monitor.options.OnDirectory(c.dataDirectory)
+	}
 }
 
 func (w *watch) awaitDeath(p *postmaster) {

@@ -64,12 +64,18 @@ func scratchBin(t *testing.T) string {
 // scratchStart makes and starts a cluster; it is gone at the end of the test.
 func scratchStart(t *testing.T, settings ...string) *scratchCluster {
 	t.Helper()
+	return scratchStartIn(t, scratchBin(t), settings...)
+}
+
+// scratchStartIn is scratchStart with the programs of a directory.
+func scratchStartIn(t *testing.T, bin string, settings ...string) *scratchCluster {
+	t.Helper()
 	dir, err := os.MkdirTemp(agenttest.ScratchDir(), "watchdog-pg-")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	c := &scratchCluster{t: t, dir: dir, bin: scratchBin(t), user: scratchUser(t), port: scratchPort(t)}
+	c := &scratchCluster{t: t, dir: dir, bin: bin, user: scratchUser(t), port: scratchPort(t)}
 	if c.user != nil {
 		if err := os.Chown(dir, int(c.user.Uid), int(c.user.Gid)); err != nil {
 			t.Fatal(err)

@@ -29,8 +29,11 @@ type Options struct {
 	// KeyFile has the keys of which one is required for a heartbeat; empty
 	// requires none, and serves no UDP.
 	KeyFile string
-	File    []conf.Entry // pgwatchdog.conf
-	Flags   []conf.Entry // settings of the command line
+	// RunDir is where the SQL extension finds what the agent tells it, made when it
+	// is missing; see DefaultRunDir. Empty publishes nothing.
+	RunDir string
+	File   []conf.Entry // pgwatchdog.conf
+	Flags  []conf.Entry // settings of the command line
 	// Reload delivers a value for each reload that the operator asks for, with
 	// the entries of pgwatchdog.conf as they are now. May be nil.
 	Reload <-chan []conf.Entry
@@ -46,6 +49,7 @@ type Options struct {
 //	                                 |  docket: ends of sessions to warrants
 //	                                 +---warrants---> Terminator
 //	                                 +---records----> keeper (files)
+//	                                 +---sessions---> publisher (SQL extension)
 //
 // The gate and the docket belong to the loop goroutine.
 type server struct {
@@ -56,6 +60,7 @@ type server struct {
 	monitor    *Monitor
 	terminator *Terminator
 	keeper     *keeper
+	publisher  *publisher
 	sockets    *peerSockets
 	own        ownConns
 	life       lifeSigns
@@ -115,7 +120,9 @@ func newServer(o Options) (*server, error) {
 	s.monitor = NewMonitor(MonitorOptions{
 		Connect: ConnectOptions{DSN: o.DSN, Dial: s.own.dial}, Config: config, Earlier: earlier, Log: o.Log,
 		OnState: s.onState, OnSettings: s.onSettings, OnRights: s.onRights, OnRelease: s.onRelease,
+		OnDirectory: func(path string) { s.publisher.setDirectory(path) },
 	})
+	s.publisher = &publisher{dir: o.RunDir, log: o.Log, sessions: s.writeSessions, events: s.keeper.events}
 	ring, err := s.loadRing()
 	if err != nil {
 		return nil, err
@@ -148,6 +155,7 @@ func (s *server) run(ctx context.Context) error {
 	g.Go(func() error { return s.monitor.Run(ctx) })
 	g.Go(func() error { return ignoreEnd(s.terminator.Run(ctx)) })
 	g.Go(func() error { s.keeper.run(ctx); return nil })
+	g.Go(func() error { s.publisher.run(ctx); return nil })
 	g.Go(func() error { s.watchReloads(ctx); return nil })
 	g.Go(func() error { s.watchAddresses(ctx); return nil })
 	g.Go(func() error { s.links.Run(ctx); return nil })

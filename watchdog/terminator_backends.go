@@ -24,7 +24,8 @@ const readSQL = `SELECT (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000
  pg_catalog.pg_backend_pid(),
  pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE')::pg_catalog.text,
  a.pid, (extract(epoch FROM a.backend_start) * 1000000)::pg_catalog.int8,
- a.usename, a.client_port, a.backend_type, COALESCE(r.rolsuper, false)::pg_catalog.text
+ a.usename, a.client_port, a.backend_type, COALESCE(r.rolsuper, false)::pg_catalog.text,
+ pg_catalog.host(a.client_addr)
 FROM (SELECT 1) one
 LEFT JOIN pg_catalog.pg_stat_activity a ON a.client_addr = ANY ($1::pg_catalog.inet[])
 LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid`
@@ -35,7 +36,7 @@ LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid`
 const killSQL = `SELECT pg_catalog.pg_terminate_backend($1)`
 
 const (
-	readColumns = 9
+	readColumns = 10
 	oidInt4     = 23
 	// maxBackends bounds what one answer may fill; PostgreSQL allows 262143
 	// connections (MAX_BACKENDS).
@@ -56,6 +57,7 @@ type backend struct {
 	port      int32 // client_port; -1 is a Unix socket
 	kind      string
 	superuser bool
+	addr      string // client_addr, as the instance shows it
 }
 
 // sessionKey tells a session from a later one with the same pid.
@@ -152,7 +154,7 @@ func (s *snapshot) add(row [][]byte) (allowed bool, err error) {
 	if row[3] == nil {
 		return allowed, nil
 	}
-	b := backend{user: string(row[5]), kind: string(row[7]), superuser: string(row[8]) == "true", port: -1}
+	b := backend{user: string(row[5]), kind: string(row[7]), superuser: string(row[8]) == "true", addr: string(row[9]), port: -1}
 	if b.pid, err = parseInt4(row[3]); err == nil && b.pid <= 0 {
 		err = fmt.Errorf("%w: pid %d", errOddly, b.pid)
 	}

@@ -147,7 +147,7 @@ func TestTerminatorOdd(t *testing.T) {
 	t.Parallel()
 	now := func() string { return strconv.FormatInt(time.Now().UnixMicro(), 10) }
 	empty := func(b *pgproto3.Backend) {
-		sendRow(b, now(), "1", "true", "NULL", "NULL", "NULL", "NULL", "NULL", "false")
+		sendRow(b, now(), "1", "true", "NULL", "NULL", "NULL", "NULL", "NULL", "false", "NULL")
 	}
 	for name, odd := range map[string]func(b *pgproto3.Backend){
 		"no row": func(b *pgproto3.Backend) {
@@ -155,29 +155,29 @@ func TestTerminatorOdd(t *testing.T) {
 			b.Send(&pgproto3.CommandComplete{CommandTag: []byte("SELECT 0")})
 		},
 		"blind": func(b *pgproto3.Backend) {
-			sendRow(b, now(), "1", "false", "NULL", "NULL", "NULL", "NULL", "NULL", "false")
+			sendRow(b, now(), "1", "false", "NULL", "NULL", "NULL", "NULL", "NULL", "false", "NULL")
 		},
 		"right is NULL": func(b *pgproto3.Backend) {
-			sendRow(b, now(), "1", "NULL", "NULL", "NULL", "NULL", "NULL", "NULL", "false")
+			sendRow(b, now(), "1", "NULL", "NULL", "NULL", "NULL", "NULL", "NULL", "false", "NULL")
 		},
 		"few columns": func(b *pgproto3.Backend) { sendRow(b, now(), "1", "true") },
 		"no time": func(b *pgproto3.Backend) {
-			sendRow(b, "NULL", "1", "true", "NULL", "NULL", "NULL", "NULL", "NULL", "false")
+			sendRow(b, "NULL", "1", "true", "NULL", "NULL", "NULL", "NULL", "NULL", "false", "NULL")
 		},
 		"pid zero": func(b *pgproto3.Backend) {
-			sendRow(b, now(), "1", "true", "0", "1", "u", "1", "client backend", "false")
+			sendRow(b, now(), "1", "true", "0", "1", "u", "1", "client backend", "false", "192.0.2.1")
 		},
 		"pid negative": func(b *pgproto3.Backend) {
-			sendRow(b, now(), "1", "true", "-1", "1", "u", "1", "client backend", "false")
+			sendRow(b, now(), "1", "true", "-1", "1", "u", "1", "client backend", "false", "192.0.2.1")
 		},
 		"pid huge": func(b *pgproto3.Backend) {
-			sendRow(b, now(), "1", "true", "99999999999", "1", "u", "1", "client backend", "false")
+			sendRow(b, now(), "1", "true", "99999999999", "1", "u", "1", "client backend", "false", "192.0.2.1")
 		},
 		"start is NULL": func(b *pgproto3.Backend) {
-			sendRow(b, now(), "1", "true", "5", "NULL", "u", "1", "client backend", "false")
+			sendRow(b, now(), "1", "true", "5", "NULL", "u", "1", "client backend", "false", "192.0.2.1")
 		},
 		"port is a word": func(b *pgproto3.Backend) {
-			sendRow(b, now(), "1", "true", "5", "5", "u", "x", "client backend", "false")
+			sendRow(b, now(), "1", "true", "5", "5", "u", "x", "client backend", "false", "192.0.2.1")
 		},
 		"error": func(b *pgproto3.Backend) {
 			b.Send(&pgproto3.ErrorResponse{Severity: "ERROR", SeverityUnlocalized: "ERROR", Code: "42501"})

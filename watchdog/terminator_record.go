@@ -59,7 +59,7 @@ func (t *target) why(outcome Outcome) string {
 	pgErr, isServer := errors.AsType[*pgconn.PgError](t.err)
 	switch {
 	case t.refused && t.superuser:
-		return fmt.Sprintf("superuser session, the agent's role may not end it: %s (%s)", pgErr.Message, pgErr.Code)
+		return fmt.Sprintf("superuser session, the agent's role may not end it: %s (%s); %v", pgErr.Message, pgErr.Code, t.helper)
 	case t.refused:
 		return fmt.Sprintf("the agent's role may not end it, GRANT pg_signal_backend TO it: %s (%s)", pgErr.Message, pgErr.Code)
 	case isServer:

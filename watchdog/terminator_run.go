@@ -42,6 +42,7 @@ type target struct {
 	refused   bool // 42501: trying again is of no use
 	gone      bool
 	err       error
+	helper    error // why the extension's helper did not end a superuser's session
 }
 
 // run is the execution of one warrant. But for stop it belongs to the goroutine
@@ -321,6 +322,9 @@ func (t *Terminator) kill(ctx context.Context, r *run, left []*target) error {
 		answers, err := killBackends(ctx, t.conn.conn, batch)
 		for _, a := range answers {
 			r.answered(a)
+		}
+		if err == nil {
+			err = t.helpWith(ctx, r, batch)
 		}
 		if err != nil {
 			return err

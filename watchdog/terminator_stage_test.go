@@ -63,13 +63,13 @@ func (s *staged) reply(b *pgproto3.Backend, _ int) {
 	}
 	micros := strconv.FormatInt(time.Now().UnixMicro(), 10)
 	if s.ended || s.executes.Load() == 1 { // the first one prepares
-		sendRow(b, micros, "1", "true", "NULL", "NULL", "NULL", "NULL", "NULL", "false")
+		sendRow(b, micros, "1", "true", "NULL", "NULL", "NULL", "NULL", "NULL", "false", "NULL")
 		return
 	}
 	s.steps = append(s.steps, "read")
 	old := strconv.FormatInt(s.born, 10)
-	sendRows(b, []string{micros, "1", "true", "5", old, "u", "40000", "client backend", "false"},
-		[]string{micros, "1", "true", "6", old, "u", "41000", "walsender", "false"})
+	sendRows(b, []string{micros, "1", "true", "5", old, "u", "40000", "client backend", "false", "192.0.2.1"},
+		[]string{micros, "1", "true", "6", old, "u", "41000", "walsender", "false", "192.0.2.1"})
 }
 
 func sendRows(b *pgproto3.Backend, rows ...[]string) {

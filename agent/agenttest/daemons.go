@@ -88,6 +88,10 @@ type WatchdogOptions struct {
 	Args []string
 }
 
+// WatchdogRunDir is where the agents of a host tell the SQL extension what it shows,
+// as /run/pgconmgr of a real one. They all run as one user.
+func (h *Host) WatchdogRunDir() string { return filepath.Join(h.lab.Dir, h.Name, "run-pgconmgr") }
+
 // StartWatchdog starts pgwatchdog on the instance's host. Its state directory
 // is kept for the next start.
 func (p *Postgres) StartWatchdog(ctx context.Context, o WatchdogOptions) (*Process, error) {
@@ -103,11 +107,14 @@ func (p *Postgres) StartWatchdog(ctx context.Context, o WatchdogOptions) (*Proce
 	if _, err := p.Host.Mkdir(o.User, p.Name, "watchdog"); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, err
 	}
+	if err := p.Host.mkRunDir(o.User); err != nil {
+		return nil, err
+	}
 	state := filepath.Join(p.Host.lab.Dir, p.Host.Name, p.Name, "watchdog")
 	if o.DSN == "" {
 		o.DSN = p.DSN()
 	}
-	args := []string{"--dsn", o.DSN, "--state-dir", state}
+	args := []string{"--dsn", o.DSN, "--state-dir", state, "--run-dir", p.Host.WatchdogRunDir()}
 	if o.File != "" {
 		file := filepath.Join(filepath.Dir(state), "pgwatchdog.conf")
 		if err := os.WriteFile(file, []byte(o.File), 0o644); err != nil {
@@ -118,6 +125,15 @@ func (p *Postgres) StartWatchdog(ctx context.Context, o WatchdogOptions) (*Proce
 	return p.Host.Start(Spec{
 		Name: p.Name + "-watchdog", Path: path, Args: append(args, o.Args...), User: o.User, Dir: "/",
 	})
+}
+
+// mkRunDir makes the directory of WatchdogRunDir, which everybody can read.
+func (h *Host) mkRunDir(owner string) error {
+	path, err := h.Mkdir(owner, filepath.Base(h.WatchdogRunDir()))
+	if errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	return errors.Join(err, os.Chmod(path, 0o755))
 }
 
 // ConmgrOptions says how to start conmgr.

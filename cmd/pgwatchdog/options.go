@@ -29,13 +29,16 @@ Options:
                             (default /etc/pgconmgr/pgwatchdog.conf, which may be missing)
   -k, --key-file=FILE       keys of which conmgrs must prove one (see cm_ctl keygen);
                             without, heartbeats are not authenticated
+      --run-dir=DIR         where the SQL extension watchdog finds what it shows
+                            (default /run/pgconmgr; empty: it shows nothing)
   -c, --set NAME=VALUE      set watchdog.NAME; beats file and postgresql.conf
       --log-format=FORMAT   auto, text, color or json (default auto)
       --log-level=LEVEL     debug, info, warn or error (default info)
   -V, --version             print the version and exit
   -?, --help                print this help and exit
 
-pgwatchdog.conf may also set dsn, state_dir, key_file, log_format and log_level.
+pgwatchdog.conf may also set dsn, state_dir, key_file, run_dir, log_format and
+log_level.
 `
 
 var (
@@ -46,7 +49,7 @@ var (
 // options are the command line.
 type options struct {
 	dsn, stateDir, config string
-	keyFile               string
+	keyFile, runDir       string
 	given                 func(flag string) bool // on the command line
 	configNamed           bool
 	settings              []conf.Entry
@@ -62,6 +65,7 @@ func parse(args []string) (*options, error) {
 	flags.StringVarP(&o.stateDir, "state-dir", "s", "/var/lib/pgconmgr/pgwatchdog", "")
 	flags.StringVarP(&o.config, "config", "f", watchdog.ConfigFile, "")
 	flags.StringVarP(&o.keyFile, "key-file", "k", "", "")
+	flags.StringVar(&o.runDir, "run-dir", watchdog.DefaultRunDir, "")
 	flags.StringVar(&o.logFormat, "log-format", "auto", "")
 	sets := flags.StringArrayP("set", "c", nil, "")
 	level := flags.String("log-level", "info", "")
@@ -94,6 +98,7 @@ func (o *options) takeOwn(own map[string]conf.Entry) error {
 		to   *string
 	}{
 		"dsn": {"dsn", &o.dsn}, "state_dir": {"state-dir", &o.stateDir}, "key_file": {"key-file", &o.keyFile},
+		"run_dir":    {"run-dir", &o.runDir},
 		"log_format": {"log-format", &o.logFormat}, "log_level": {"log-level", &level},
 	} {
 		if e, ok := own[name]; ok && !o.given(setting.flag) {
