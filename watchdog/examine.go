@@ -33,6 +33,9 @@ type Examination struct {
 	// session_preload_libraries in the configuration files, when the role may read
 	// those (Rights.FileSettings).
 	Preload []conf.Entry
+	// Extension: the SQL extension is in the agent's database. EndsSuperusers: it
+	// lets the agent's role end sessions of superusers.
+	Extension, EndsSuperusers bool
 	// Strangers are settings in these files whose name is nearly that of a parameter
 	// but does not begin with "watchdog.", so that no agent ever sees them.
 	Strangers []conf.Entry
@@ -65,7 +68,14 @@ func Examine(ctx context.Context, o ConnectOptions) (*Examination, error) {
 		return nil, err
 	}
 	if x.Rights.FileSettings {
-		err = l.readOthers(ctx, x)
+		if err = l.readOthers(ctx, x); err != nil {
+			return nil, err
+		}
+	}
+	_, err = findHelper(ctx, l.conn)
+	x.Extension, x.EndsSuperusers = err == nil || errors.Is(err, errMayNotHelp), err == nil
+	if errors.Is(err, errNoHelper) || errors.Is(err, errMayNotHelp) {
+		err = nil
 	}
 	return x, err
 }

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -27,29 +28,17 @@ var updateExpected = flag.Bool("update-expected", false, "rewrite extension/expe
 // in place of an agent the part of it that publishes.
 type extended struct {
 	*scratchCluster
-	*publisher
+	pub    *publisher
 	runDir string
-	rows   []SessionRow
+	rows   *[]SessionRow
 }
 
 // mustExtended makes the cluster. Nothing is published yet.
 func mustExtended(t *testing.T, settings ...string) *extended {
 	t.Helper()
-	agenttest.NeedRoot(t)
-	agenttest.NeedPostgres(t)
-	agenttest.NeedTool(t, "make")
-	dir := mustOpenDir(t)
-	bin, extensions, err := agenttest.PostgresTree(t.Context(), dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	x := &extended{runDir: filepath.Join(dir, "run")}
-	install := exec.CommandContext(t.Context(), "make", "-C", "extension", "install", "extensiondir="+extensions, "rundir="+x.runDir)
-	if out, err := install.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	x.scratchCluster = scratchStartIn(t, bin, settings...)
-	x.publisher = &publisher{dir: x.runDir, log: slog.New(slog.DiscardHandler), sessions: x.sessionRows, events: mustEvents(t, t.TempDir(), eventsMaxBytes)}
+	runDir := filepath.Join(mustOpenDir(t), "run")
+	x := &extended{rows: new([]SessionRow), runDir: runDir, scratchCluster: scratchStartIn(t, agenttest.MustExtension(t, runDir), settings...)}
+	x.pub = &publisher{dir: x.runDir, log: slog.New(slog.DiscardHandler), sessions: x.sessionRows, events: mustEvents(t, t.TempDir(), eventsMaxBytes)}
 	return x
 }
 
@@ -68,12 +57,12 @@ func mustOpenDir(t *testing.T) string {
 }
 
 func (x *extended) sessionRows(_ context.Context, write func([]byte) error) (int, error) {
-	for i := range x.rows {
-		if err := write(x.rows[i].Append([]byte(",\n"))); err != nil {
-			return i, err
+	for _, row := range *x.rows {
+		if err := write(row.Append([]byte(",\n"))); err != nil {
+			return 0, err
 		}
 	}
-	return len(x.rows), nil
+	return len(*x.rows), nil
 }
 
 // mustPublish tells of the cluster as it is now.
@@ -85,23 +74,23 @@ func (x *extended) mustPublish() {
 	if err != nil {
 		x.t.Fatal(err)
 	}
-	x.setDirectory(admin.mustValue("SHOW data_directory"))
-	x.setInstance(start, "enabled")
-	x.changed.Store(true)
-	x.publish(x.t.Context())
-	if x.complaint != "" {
-		x.t.Fatal(x.complaint)
+	x.pub.setDirectory(admin.mustValue("SHOW data_directory"))
+	x.pub.setInstance(start, "enabled")
+	x.pub.changed.Store(true)
+	x.pub.publish(x.t.Context())
+	if x.pub.complaint != "" {
+		x.t.Fatal(x.pub.complaint)
 	}
 }
 
 // published is the path of what is told of a part.
-func (x *extended) published(part string) string { return x.path(x.told, part) }
+func (x *extended) published(part string) string { return x.pub.path(x.pub.told, part) }
 
 // mustFixture lays out what the scripts of extension/sql expect.
 func (x *extended) mustFixture() {
 	x.t.Helper()
 	heard := time.Date(2026, 11, 25, 14, 0, 0, 123456000, time.UTC)
-	x.rows = []SessionRow{
+	*x.rows = []SessionRow{
 		{Addr: netip.MustParseAddr("10.99.0.1"), Port: 40001, Interval: 10 * time.Second, Timeout: 20 * time.Second,
 			State: wire.StateUp, Armed: heard.Add(-time.Hour), Heard: heard, RTT: 1500 * time.Microsecond,
 			Received: 90, Lost: 10, Sent: 100, SentLost: 7, Session: 1 << 55, Conmgr: wire.ID{0xab, 0xcd}},
@@ -119,7 +108,7 @@ func (x *extended) mustFixture() {
 			SocketsDestroyed: 4, Sockets: "4 destroyed", StepsMS: map[string]float64{"read": 1.5}},
 		{Kind: "warrant", Addr: netip.MustParseAddr("10.99.0.1"), Case: "timeout", Reason: "timeout", Outcome: "dry run", DryRun: true, Err: "nul \x00 and \n line"},
 	} {
-		if err := x.events.Append(e); err != nil {
+		if err := x.pub.events.Append(e); err != nil {
 			x.t.Fatal(err)
 		}
 	}
@@ -129,16 +118,12 @@ func (x *extended) mustFixture() {
 // psql runs a script as pg_regress does.
 func (x *extended) psql(database, script string) string {
 	x.t.Helper()
-	program := filepath.Join(x.bin, "psql")
-	if _, err := os.Stat(program); err != nil {
-		program = "psql"
-	}
 	f, err := os.Open(script)
 	if err != nil {
 		x.t.Fatal(err)
 	}
 	defer f.Close()
-	cmd := exec.CommandContext(x.t.Context(), program, "-X", "-a", "-q", "-h", x.scratchCluster.dir, "-p", strconv.Itoa(x.port), "-U", "admin", "-d", database)
+	cmd := exec.CommandContext(x.t.Context(), agenttest.Psql(x.bin), "-X", "-a", "-q", "-h", x.dir, "-p", strconv.Itoa(x.port), "-U", "admin", "-d", database)
 	cmd.Stdin = f
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -148,34 +133,52 @@ func (x *extended) psql(database, script string) string {
 	return out.String()
 }
 
-// TestExtension runs the scripts of extension/sql, each in a database of its own.
+// in is the cluster for a subtest.
+func (x *extended) in(t *testing.T) *extended {
+	c := *x.scratchCluster
+	c.t = t
+	return &extended{scratchCluster: &c, pub: x.pub, runDir: x.runDir, rows: x.rows}
+}
+
+// TestExtension is about one instance, which takes most of its time to be made.
 func TestExtension(t *testing.T) {
 	x := mustExtended(t)
-	x.mustFixture()
+	for _, part := range []struct {
+		name string
+		test func(x *extended)
+	}{
+		{"files", (*extended).testFiles},
+		{"scripts", (*extended).testScripts},
+		{"encodings", (*extended).testEncodings},
+		{"helper", (*extended).testHelper},
+		{"terminate", (*extended).testTerminate},
+		{"odd directory", (*extended).testOddDirectory},
+	} {
+		t.Run(part.name, func(t *testing.T) { part.test(x.in(t)) })
+	}
+}
+
+// testScripts runs the scripts of extension/sql, each in a database of its own, and
+// compares what psql writes, as pg_regress does.
+func (x *extended) testScripts() {
 	scripts, err := filepath.Glob("extension/sql/*.sql")
 	if err != nil || len(scripts) == 0 {
-		t.Fatalf("scripts %v, %v", scripts, err)
+		x.t.Fatalf("scripts %v, %v", scripts, err)
 	}
 	admin := x.mustAdmin()
 	for _, script := range scripts {
-		name := filepath.Base(script[:len(script)-len(".sql")])
-		t.Run(name, func(t *testing.T) {
-			admin.mustExec("CREATE DATABASE " + name)
-			x.mustPublish() // a sign of life
-			got := x.psql(name, script)
-			expected := filepath.Join("extension", "expected", name+".out")
-			if *updateExpected {
-				if err := os.WriteFile(expected, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(expected)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), got); diff != "" {
-				t.Errorf("%s (-want +got):\n%s", expected, diff)
-			}
-		})
+		name := strings.TrimSuffix(filepath.Base(script), ".sql")
+		admin.mustExec("CREATE DATABASE " + name)
+		x.mustPublish() // a sign of life
+		got := x.psql(name, script)
+		expected := filepath.Join("extension", "expected", name+".out")
+		if *updateExpected {
+			mustDo(x.t, os.WriteFile(expected, []byte(got), 0o644))
+		}
+		want, err := os.ReadFile(expected)
+		mustDo(x.t, err)
+		if diff := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(got, "\n")); diff != "" {
+			x.t.Errorf("%s (-want +got):\n%s", expected, diff)
+		}
 	}
 }

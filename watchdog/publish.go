@@ -29,7 +29,7 @@ const (
 	// that it lives.
 	publishEvery = 500 * time.Millisecond
 	// Sessions are written at once, but for pace times their number after the last
-	// time: it costs about a hundredth of this for each of them.
+	// time: it costs half a hundredth of this for each of them.
 	publishPace = 100 * time.Microsecond
 	// Without news they are written for their figures, after a second and
 	// figuresPace times their number.

@@ -56,15 +56,20 @@ func (p *publisher) ownDir() error {
 	if err != nil {
 		return err
 	}
-	self := os.Geteuid()
+	return checkRunDir(p.dir, info, os.Geteuid())
+}
+
+// checkRunDir finds out whether a directory is one that nobody but root and the user
+// self can write to. Root trusts what root has given away.
+func checkRunDir(path string, info fs.FileInfo, self int) error {
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	switch {
 	case !info.IsDir():
-		return fmt.Errorf("%s: expected a directory", p.dir)
+		return fmt.Errorf("%s: expected a directory", path)
 	case !ok || stat.Uid != 0 && int(stat.Uid) != self && self != 0:
-		return fmt.Errorf("%s: expected a directory of the agent's user or root's", p.dir)
+		return fmt.Errorf("%s: expected a directory of the agent's user or root's", path)
 	case info.Mode().Perm()&0o022 != 0:
-		return fmt.Errorf("%s: mode %04o: expected that only its owner may write to it", p.dir, info.Mode().Perm())
+		return fmt.Errorf("%s: mode %04o: expected that only its owner may write to it", path, info.Mode().Perm())
 	}
 	return nil
 }

@@ -56,9 +56,9 @@ func (r *SessionRow) Append(b []byte) []byte {
 	truth(`,"keyed":`, r.Keyed)
 	truth(`,"protected":`, r.Protected)
 	if !r.Armed.IsZero() {
-		b = appendTime(append(b, `,"armed":`...), r.Armed)
+		number(`,"armed_us":`, r.Armed.UnixMicro())
 	}
-	b = appendTime(append(b, `,"heard":`...), r.Heard)
+	number(`,"heard_us":`, r.Heard.UnixMicro())
 	if r.RTT > 0 {
 		number(`,"rtt_us":`, r.RTT.Microseconds())
 	}
@@ -78,17 +78,10 @@ func transportName(udp bool) string {
 	return "tcp"
 }
 
-// appendTime writes a moment as PostgreSQL reads it whatever its DateStyle is.
-func appendTime(b []byte, t time.Time) []byte {
-	return append(t.UTC().AppendFormat(append(b, '"'), "2006-01-02T15:04:05.000000Z"), '"')
-}
-
 // writeHead begins a file: all but its list.
 func writeHead(w io.Writer, of told, list string) error {
-	b := fmt.Appendf(nil, `{"version":%d,"as_of":`, publishVersion)
-	b = appendTime(b, time.Now())
-	b = fmt.Appendf(b, `,"postmaster_start_us":%d,"kills":%q,%q:[`+"\n", of.startUS, of.kills, list)
-	_, err := w.Write(b)
+	_, err := fmt.Fprintf(w, `{"version":%d,"as_of_us":%d,"postmaster_start_us":%d,"kills":%q,%q:[`+"\n",
+		publishVersion, time.Now().UnixMicro(), of.startUS, of.kills, list)
 	return err
 }
 

@@ -53,7 +53,14 @@ func (b *bench) logged() string {
 
 func newBench(t *testing.T, grants string, change func(*TerminatorConfig), settings ...string) *bench {
 	t.Helper()
-	b := &bench{scratchCluster: scratchStart(t, settings...), results: make(chan Result, 100)}
+	return newBenchOn(scratchStart(t, settings...), grants, change)
+}
+
+// newBenchOn is newBench on a cluster that runs.
+func newBenchOn(c *scratchCluster, grants string, change func(*TerminatorConfig)) *bench {
+	t := c.t
+	t.Helper()
+	b := &bench{scratchCluster: c, results: make(chan Result, 100)}
 	b.admin = b.mustAdmin()
 	b.admin.mustExec("CREATE ROLE agent LOGIN; CREATE ROLE app LOGIN; CREATE ROLE boss LOGIN SUPERUSER;" +
 		"CREATE ROLE repl LOGIN REPLICATION; CREATE TABLE t (i int); INSERT INTO t VALUES (1); GRANT ALL ON t TO app")

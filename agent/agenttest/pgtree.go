@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"testing"
 )
 
 // PostgresTree makes a copy of the server's programs in dir, with shared files of
@@ -78,4 +80,54 @@ func linkAll(from, to string) error {
 		}
 	}
 	return nil
+}
+
+// MustExtension makes a PostgresTree with the SQL extension watchdog, which reads
+// what agents tell in runDir, and returns the directory of its programs. It ends
+// with the test.
+func MustExtension(t testing.TB, runDir string) (bin string) {
+	t.Helper()
+	NeedRoot(t)
+	NeedPostgres(t)
+	NeedTool(t, "make")
+	dir, err := os.MkdirTemp("", "pgconmgr-extension-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	bin, extensions, err := PostgresTree(t.Context(), dir)
+	root, rootErr := ModuleRoot(t.Context())
+	if err := errors.Join(err, rootErr, os.Chmod(dir, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	_, err = runTool(t.Context(), "", "make", "-C", filepath.Join(root, "watchdog", "extension"), "install",
+		"extensiondir="+extensions, "rundir="+runDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bin
+}
+
+// Psql returns psql of the server's version in a directory of programs, or another
+// one.
+func Psql(bin string) string {
+	path := filepath.Join(bin, "psql")
+	if _, err := os.Stat(path); err == nil {
+		return path
+	}
+	return "psql"
+}
+
+// Script runs a file by psql as superuser in database postgres, with variables as
+// "name=value", and returns what it wrote to both outputs.
+func (p *Postgres) Script(ctx context.Context, path string, variables ...string) (string, error) {
+	args := []string{"-X", "-h", p.SocketDir, "-p", fmt.Sprint(p.Port), "-U", "postgres", "-d", "postgres", "-f", path}
+	for _, v := range variables {
+		args = append(args, "-v", v)
+	}
+	out, err := exec.CommandContext(ctx, Psql(p.bin), args...).CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("psql -f %s: %w: %s", path, err, strings.TrimSpace(string(out)))
+	}
+	return string(out), err
 }

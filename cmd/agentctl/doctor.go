@@ -60,7 +60,7 @@ Checks:
   pg_read_all_stats, pg_signal_backend
                          it finds and ends the sessions of a dead client
   reserved connection    it gets in when max_connections is exhausted
-  superuser sessions     whether it can end those, too
+  superuser sessions     whether it can end those, too: the extension watchdog
   data directory         it may watch it
   placeholders           the watchdog.* settings of the instance: misspelt
                          names, bad values

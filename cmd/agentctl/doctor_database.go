@@ -117,11 +117,24 @@ func (d *doctor) checkRights(x *watchdog.Examination) {
 		d.add(checkReserved, warning, "cannot connect anew when max_connections is exhausted",
 			"GRANT pg_use_reserved_connections TO "+role+" and reserved_connections = 2 (restart), or let max_connections be larger by 2")
 	}
-	if r.Superuser {
+	d.checkSuperusers(x)
+}
+
+// checkSuperusers tells what becomes of their sessions.
+func (d *doctor) checkSuperusers(x *watchdog.Examination) {
+	const asItShould = "not a superuser, as it should be: "
+	role := sqlName(x.Role)
+	switch {
+	case x.Rights.Superuser:
 		d.add(checkSuperuser, warning, "the role is a superuser: ends their sessions, too, and may do everything else",
 			"ALTER ROLE "+role+" NOSUPERUSER, unless this is wanted")
-	} else {
-		d.add(checkSuperuser, works, "not a superuser, as it should be: their sessions survive, and are reported by name", "")
+	case x.EndsSuperusers:
+		d.add(checkSuperuser, works, asItShould+"the extension watchdog ends their sessions", "")
+	case x.Extension:
+		d.add(checkSuperuser, warning, "the extension watchdog may not be asked to end their sessions: they survive, and are reported by name",
+			"GRANT EXECUTE ON FUNCTION pgx_watchdog_terminate TO "+role)
+	default:
+		d.add(checkSuperuser, works, asItShould+"their sessions survive, and are reported by name", "")
 	}
 }
 

@@ -42,7 +42,7 @@ BEGIN
 		END IF;
 	EXCEPTION
 		WHEN character_not_in_repertoire OR untranslatable_character THEN
-			content := ''; -- not what pgwatchdog writes: not shown either
+			content := NULL;
 		WHEN OTHERS THEN
 			RAISE NOTICE 'cannot read what pgwatchdog tells: %', SQLERRM;
 			RETURN NULL;
@@ -54,8 +54,8 @@ BEGIN
 			RETURN NULL;
 		END IF;
 	END IF;
-	IF content IS NULL THEN
-		RETURN NULL;
+	IF file.size IS NULL THEN
+		RETURN NULL; -- nothing was told yet
 	END IF;
 	-- The file is ASCII. Other characters are escaped, and there may be no such
 	-- character in the encoding of this database.
@@ -63,8 +63,9 @@ BEGIN
 		content := regexp_replace(content, E'\\\\u(?!00[0-7])[0-9a-f]{4}', '?', 'g');
 	END IF;
 	BEGIN
-		doc := content::jsonb;
+		doc := coalesce(content, '')::jsonb;
 	EXCEPTION WHEN OTHERS THEN
+		-- Not a word of it: it may be another file.
 		RAISE NOTICE 'what pgwatchdog tells is damaged';
 		RETURN NULL;
 	END;
@@ -97,9 +98,9 @@ SELECT
 	s.keyed AS authenticated,
 	s.protected,
 	d.doc ->> 'kills' AS kills,
-	s.armed AS armed_since,
-	s.heard AS last_heard,
-	s.rtt_us / 1000.0::double precision AS rtt_ms,
+	to_timestamp(s.armed_us / 1e6::double precision) AS armed_since,
+	to_timestamp(s.heard_us / 1e6::double precision) AS last_heard,
+	s.rtt_us / 1e3::double precision AS rtt_ms,
 	s.received,
 	s.lost,
 	s.sent,
@@ -107,11 +108,11 @@ SELECT
 	round(100.0 * s.lost / nullif(s.received + s.lost, 0), 2) AS loss_percent,
 	s.session,
 	s.conmgr AS conmgr_id,
-	(d.doc ->> 'as_of')::timestamptz AS as_of
+	to_timestamp((d.doc ->> 'as_of_us')::bigint / 1e6::double precision) AS as_of
 FROM @extschema@.pgx_watchdog_read('sessions') AS d(doc),
 	LATERAL jsonb_to_recordset(d.doc -> 'sessions') AS s(
 		addr inet, port int, interval_ms int, timeout_ms int, state text, transport text, keyed bool, protected bool,
-		armed timestamptz, heard timestamptz, rtt_us bigint, received bigint, lost bigint, sent bigint, sent_lost bigint,
+		armed_us bigint, heard_us bigint, rtt_us bigint, received bigint, lost bigint, sent bigint, sent_lost bigint,
 		session bigint, conmgr text);
 
 REVOKE ALL ON @extschema@.pgx_stat_watchdog FROM PUBLIC;
