@@ -35,7 +35,8 @@ SELECT c.relname, array_agg(a.grantee::regrole::text ORDER BY 1) AS may_select
 FROM pg_class c, aclexplode(c.relacl) a WHERE c.relname ~ '^pgx.*watchdog' AND a.privilege_type = 'SELECT' GROUP BY 1 ORDER BY 1;
 
 -- Every object is the extension's own, and goes with it.
-SELECT count(*) FROM pg_depend WHERE deptype = 'e' AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'watchdog');
+SELECT count(*) FROM pg_depend WHERE deptype = 'e' AND classid IN ('pg_class'::regclass, 'pg_proc'::regclass)
+	AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'watchdog');
 DROP EXTENSION watchdog;
 SELECT relname FROM pg_class WHERE relname ~ '^pgx' UNION ALL SELECT proname FROM pg_proc WHERE proname ~ '^pgx'
 UNION ALL SELECT typname FROM pg_type WHERE typname ~ '^_?pgx';
