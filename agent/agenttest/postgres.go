@@ -159,6 +159,19 @@ func (p *Postgres) writeHBA(lines []string) error {
 // applies them.
 func (p *Postgres) SetHBA(lines []string) error { return p.writeHBA(lines) }
 
+// LetIn lets a system user in as a role by the Unix socket, and nobody else: with
+// the lines that watchdog/role.sql tells. Reload applies it.
+func (p *Postgres) LetIn(user, role string) error {
+	hba, err := os.ReadFile(filepath.Join(p.DataDir, "pg_hba.conf"))
+	if err != nil {
+		return err
+	}
+	role = pgx.Identifier{role}.Sanitize()
+	return errors.Join(
+		p.writeFile("pg_hba.conf", "local postgres "+role+" peer map=pgwatchdog\n"+string(hba)),
+		p.writeFile("pg_ident.conf", "pgwatchdog "+user+" "+role+"\n"))
+}
+
 // SetConf appends settings to postgresql.conf, where the last line of a name
 // wins. Reload or Restart applies them.
 func (p *Postgres) SetConf(conf map[string]string) error {

@@ -3,8 +3,7 @@
 package main
 
 import (
-	"os"
-	"path/filepath"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -30,7 +29,9 @@ func TestDoctorRole(t *testing.T) {
 	if out := script(); strings.Contains(out, "reserved_connections") != (mustMajor(t, pg) >= "16") {
 		t.Errorf("what the script says: %s", out)
 	}
-	mustPeer(t, pg, "root", "the agent")
+	if err := errors.Join(pg.LetIn("root", "the agent"), pg.Reload()); err != nil {
+		t.Fatal(err)
+	}
 	dsn := strings.Replace(pg.DSN(), "user=postgres", "user='the agent'", 1)
 	look := func(exit int) map[string]finding {
 		t.Helper()
@@ -96,19 +97,4 @@ func TestDoctorRole(t *testing.T) {
 func mustMajor(t *testing.T, pg *agenttest.Postgres) string {
 	t.Helper()
 	return agenttest.MustQuery(t, pg, "SELECT current_setting('server_version_num')::int / 10000")[0]
-}
-
-// mustPeer lets a system user in as a role, by the Unix socket, with the lines that
-// role.sql tells; and everybody as postgres.
-func mustPeer(t *testing.T, pg *agenttest.Postgres, user, role string) {
-	t.Helper()
-	for name, text := range map[string]string{
-		"pg_hba.conf":   "local postgres \"" + role + "\" peer map=pgwatchdog\nlocal all postgres trust\n",
-		"pg_ident.conf": "pgwatchdog " + user + " \"" + role + "\"\n",
-	} {
-		if err := os.WriteFile(filepath.Join(pg.DataDir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	agenttest.MustExec(t, pg, "SELECT pg_reload_conf()")
 }
