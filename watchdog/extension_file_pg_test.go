@@ -151,7 +151,7 @@ func (x *extended) testEncodings() {
 	} {
 		name := "in_" + strings.ToLower(encoding)
 		admin.mustExec("CREATE DATABASE " + name + " TEMPLATE template0 LOCALE 'C' ENCODING " + encoding)
-		session := x.mustNoticing(name, "admin")
+		session := x.mustNoticing(name, "postgres")
 		session.mustExec("CREATE EXTENSION watchdog")
 		x.mustPublish()
 		if got, said := session.ask(named); got != want || said != "" {
@@ -176,7 +176,7 @@ func (x *extended) testOddDirectory() {
 		t.Fatalf("data_directory %q", x.pub.told.directory)
 	}
 	for _, database := range []string{"in_utf8", "in_latin1"} {
-		session := x.mustNoticing(database, "admin")
+		session := x.mustNoticing(database, "postgres")
 		if got, said := session.ask(countSessions); got != "3" || said != "" {
 			t.Errorf("%s: %s rows, said %q", database, got, said)
 		}

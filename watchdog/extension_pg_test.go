@@ -45,7 +45,7 @@ func mustExtended(t *testing.T, settings ...string) *extended {
 // mustOpenDir makes a directory that everybody can read.
 func mustOpenDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "watchdog-ext-")
+	dir, err := os.MkdirTemp(agenttest.ScratchDir(), "watchdog-ext-")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +123,7 @@ func (x *extended) psql(database, script string) string {
 		x.t.Fatal(err)
 	}
 	defer f.Close()
-	cmd := exec.CommandContext(x.t.Context(), agenttest.Psql(x.bin), "-X", "-a", "-q", "-h", x.dir, "-p", strconv.Itoa(x.port), "-U", "admin", "-d", database)
+	cmd := exec.CommandContext(x.t.Context(), agenttest.Psql(x.bin), "-X", "-a", "-q", "-h", x.dir, "-p", strconv.Itoa(x.port), "-U", "postgres", "-d", database)
 	cmd.Stdin = f
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out

@@ -90,7 +90,7 @@ func MustExtension(t testing.TB, runDir string) (bin string) {
 	NeedRoot(t)
 	NeedPostgres(t)
 	NeedTool(t, "make")
-	dir, err := os.MkdirTemp("", "pgconmgr-extension-")
+	dir, err := os.MkdirTemp(ScratchDir(), "pgconmgr-extension-")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -65,6 +65,6 @@ ALTER ROLE monitor SET search_path = public, pg_temp, pg_catalog;
 ALTER DATABASE attack SET watchdog.run_dir = '/tmp';
 \c - monitor
 SELECT count(*) FROM pgx_stat_watchdog;
-\c - admin
+\c - postgres
 DROP OWNED BY stranger, monitor;
 DROP EXTENSION watchdog;
