@@ -13,6 +13,7 @@ STATICCHECK := 0.8.2
 FUZZTIME ?= 30s
 BADPATH ?= 10m
 SOAK ?= 10m
+LEAKS ?= 100000
 
 # Everything but the end-to-end tests; what needs root skips without it.
 UNIT_PACKAGES = $$(go list ./... | grep -v '/cmd/e2e')
@@ -83,6 +84,10 @@ test-vm: need-go ## what needs stock Debian kernels: fentry, kprobe, netem, a cl
 test-lossy: need-go ## the rows of bad paths for BADPATH (10m) each (root)
 	@CM_TEST_LOSSY=$(BADPATH) go run ./scripts/testcount \
 		-tier "lossy=-count=1 -parallel 8 -timeout 60m -run Loss|Scrambled ./cmd/e2e/"
+
+.PHONY: leak
+leak: need-go ## LEAKS (100000) connects of direct mode for Go leave nothing behind
+	CM_TEST_LEAK=$(LEAKS) go test -count=1 ./conmgr/client/ -run 'TestLeak$$' -v -timeout 60m
 
 .PHONY: lint
 lint: need-go ## gofmt, vet, staticcheck, style
