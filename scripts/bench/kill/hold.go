@@ -4,12 +4,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"time"
 
 	"github.com/pgconmgr/pgconmgr/agent/agenttest"
+	"github.com/pgconmgr/pgconmgr/scripts/bench/child"
 )
 
 // verbHold makes this program a client that holds connections to an address.
@@ -25,8 +25,8 @@ type holding struct {
 	conns []net.Conn
 }
 
-// obey opens n connections, or closes all when n is 0.
-func (h *holding) obey(order string, n int) (string, error) {
+// Obey opens n connections, or closes all when n is 0.
+func (h *holding) Obey(order string, n int) (string, error) {
 	switch order {
 	case "open":
 		d := net.Dialer{KeepAlive: -1, Timeout: 30 * time.Second}
@@ -53,43 +53,31 @@ func (h *holding) obey(order string, n int) (string, error) {
 }
 
 // holders are the client processes of one host.
-type holders []*child
+type holders []*child.Child
 
 // open opens n connections from the host, with as many processes as needed.
 func (hs *holders) open(ctx context.Context, h *agenttest.Host, program, addr string, n int) error {
 	needed := (n + perHolder - 1) / perHolder
 	for len(*hs) < needed {
-		c, err := startChild(ctx, h, program, verbHold, addr)
+		c, err := child.Start(ctx, h, program, verbHold, addr)
 		if err != nil {
 			return err
 		}
 		*hs = append(*hs, c)
 	}
 	for i, c := range (*hs)[:needed] {
-		if err := c.send("open", min(perHolder, n-i*perHolder)); err != nil {
+		if err := c.Send("open", min(perHolder, n-i*perHolder)); err != nil {
 			return err
 		}
 	}
-	return awaitOK((*hs)[:needed])
+	return child.AwaitOK((*hs)[:needed]...)
 }
 
 func (hs holders) close() error {
 	for _, c := range hs {
-		if err := c.send("close", 0); err != nil {
+		if err := c.Send("close", 0); err != nil {
 			return err
 		}
 	}
-	return awaitOK(hs)
-}
-
-func awaitOK(children []*child) error {
-	var errs []error
-	for _, c := range children {
-		answer, err := c.receive()
-		if err == nil && answer != "ok" {
-			err = fmt.Errorf("client process answered %q", answer)
-		}
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
+	return child.AwaitOK(hs...)
 }

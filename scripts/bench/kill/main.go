@@ -52,7 +52,7 @@ type bench struct {
 
 func main() {
 	if isChild(os.Args[1:]) {
-		if err := runChild(os.Args[1:], os.Stdin, os.Stdout); err != nil {
+		if err := runChild(os.Args[1:]); err != nil {
 			fmt.Fprintln(os.Stderr, "kill: child:", err)
 			os.Exit(1)
 		}

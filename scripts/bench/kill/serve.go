@@ -31,9 +31,9 @@ func newServing(addr netip.AddrPort, peer netip.Addr) (*serving, error) {
 	return &serving{listener: fd, peer: peer}, unix.Listen(fd, 4096)
 }
 
-// obey accepts n connections; counts survivors and lost bystanders; or closes
+// Obey accepts n connections; counts survivors and lost bystanders; or closes
 // the peer's connections.
-func (s *serving) obey(order string, n int) (string, error) {
+func (s *serving) Obey(order string, n int) (string, error) {
 	switch order {
 	case "accept":
 		return "ok", s.accept(n)

@@ -10,6 +10,7 @@ import (
 	"os"
 
 	"github.com/pgconmgr/pgconmgr/agent/agenttest"
+	"github.com/pgconmgr/pgconmgr/scripts/bench/child"
 )
 
 const port = 5432
@@ -18,7 +19,7 @@ const port = 5432
 type world struct {
 	db, peer *agenttest.Host
 	program  string // this one
-	server   *child
+	server   *child.Child
 	victims  holders // of the peer
 	others   holders
 }
@@ -29,7 +30,7 @@ func newWorld(ctx context.Context, lab *agenttest.Lab, others int) (*world, erro
 	if w.program, err = os.Executable(); err != nil {
 		return nil, err
 	}
-	if w.server, err = startChild(ctx, w.db, w.program, verbServe, w.addr(), w.peer.Addr4.String()); err != nil {
+	if w.server, err = child.Start(ctx, w.db, w.program, verbServe, w.addr(), w.peer.Addr4.String()); err != nil {
 		return nil, err
 	}
 	// It answers when it listens.
@@ -49,30 +50,30 @@ func (w *world) addr() string { return netip.AddrPortFrom(w.db.Addr4, port).Stri
 func (w *world) open(ctx context.Context, n int) error { return w.openFrom(ctx, w.peer, &w.victims, n) }
 
 func (w *world) openFrom(ctx context.Context, h *agenttest.Host, hs *holders, n int) error {
-	if err := w.server.send("accept", n); err != nil {
+	if err := w.server.Send("accept", n); err != nil {
 		return err
 	}
 	if err := hs.open(ctx, h, w.program, w.addr(), n); err != nil {
 		return err
 	}
-	return awaitOK([]*child{w.server})
+	return child.AwaitOK(w.server)
 }
 
 // closePeer closes both ends of the peer's connections.
 func (w *world) closePeer() error {
-	if err := w.server.send("close", 0); err != nil {
+	if err := w.server.Send("close", 0); err != nil {
 		return err
 	}
-	return errors.Join(awaitOK([]*child{w.server}), w.victims.close())
+	return errors.Join(child.AwaitOK(w.server), w.victims.close())
 }
 
 // count looks at each of the server's ends: who of the peer's n is not closed,
 // who of the others is.
 func (w *world) count(n int) (survivors, lost int, err error) {
-	if err := w.server.send("count", 0); err != nil {
+	if err := w.server.Send("count", 0); err != nil {
 		return 0, 0, err
 	}
-	answer, err := w.server.receive()
+	answer, err := w.server.Receive()
 	if err != nil {
 		return 0, 0, err
 	}
@@ -88,6 +89,6 @@ func (w *world) count(n int) (survivors, lost int, err error) {
 
 func (w *world) close() {
 	for _, c := range append(append(holders{w.server}, w.victims...), w.others...) {
-		c.stop()
+		c.Stop()
 	}
 }
