@@ -138,6 +138,10 @@ bench-scale: need-go ## measure 1,000 to 10,000 sessions of one pgwatchdog (root
 bench-kill: need-go ## kill 100 to 10,000 sockets of one peer, against ss -K (root)
 	go run ./scripts/bench/kill
 
+.PHONY: bench-fault
+bench-fault: need-go ## errors of 5,000 applications when their instance is lost (root)
+	go run ./scripts/bench/fault
+
 .PHONY: soak
 soak: need-go ## SOAK (10m) at 50 ms x 5 over UDP, busy, 10 % loss (root)
 	go run ./scripts/bench/soak -for $(SOAK)
