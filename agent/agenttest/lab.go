@@ -234,6 +234,13 @@ func (l *Lab) ID() string { return l.record.ID }
 // Hosts returns the hosts in the order they were named.
 func (l *Lab) Hosts() []*Host { return slices.Clone(l.hosts) }
 
+// Processes returns all that was started, with those that have ended.
+func (l *Lab) Processes() []*Process {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.processes)
+}
+
 // Host returns the named host and panics when the lab has none: that is a
 // mistake in the program, not an outcome.
 func (l *Lab) Host(name string) *Host {

@@ -78,10 +78,13 @@ func TestConmgrDeath(t *testing.T) {
 func TestConmgrComesBack(t *testing.T) {
 	prove(t, row{
 		name: "conmgr-back", with: func(s *setup) { calm(s); alone(s) },
-		off: func(s *setup) { s.agents["watchdog.on_disconnect"] = "terminate" },
+		off: func(s *setup) { s.agents["watchdog.on_disconnect"], s.away = "terminate", 3*time.Second },
 		run: func(w *world) {
 			direct := w.crowd(w.directly(w.client, w.primary))
 			agenttest.MustFault(w, w.cm.Process.Kill)
+			if w.away > 0 { // enough for an agent that does not wait
+				direct.expectUntouched("conmgr is away", w.away)
+			}
 			w.must(w.cm.Start(w.Context()))
 			w.awaitMonitored(w.cm)
 			direct.expectUntouched("conmgr is back", policyWait+w.timeout)
