@@ -22,12 +22,12 @@ func TestReadFile(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write("dsn = 'host=/run user=wd'\nlog_level = debug\nwatchdog.port = 27999\nwatchdog.max_hb_connections = 36\n")
+	write("dsn = 'host=/run user=wd'\nlog_level = debug\nrun_dir = /run/other\nwatchdog.port = 27999\nwatchdog.max_hb_connections = 36\n")
 	f, err := ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(f.Own) != 2 || f.Own["dsn"].Value != "host=/run user=wd" || f.Own["log_level"].Value != "debug" {
+	if len(f.Own) != 3 || f.Own["run_dir"].Value != "/run/other" || f.Own["dsn"].Value != "host=/run user=wd" || f.Own["log_level"].Value != "debug" {
 		t.Errorf("own settings %+v", f.Own)
 	}
 	c, found := Resolve(Sources{File: f.Settings}, nil)

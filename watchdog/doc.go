@@ -10,6 +10,7 @@
 //	[Monitor]     the state connection: what the instance is now
 //	[Docket]      pure policy: sessions that ended become warrants
 //	[Terminator]  executes warrants over its own connection, and in the kernel
+//	publisher     tells the SQL extension (extension/) what it shows
 //
 // # Termination
 //
@@ -20,7 +21,9 @@
 //	           any TCP socket? Then it lives, and watchdog.on_hang decides
 //	sockets    find those at the instance's addresses and port, and at
 //	           watchdog.ports; destroy them, until a look finds none
-//	terminate  pg_terminate_backend for each session, by pid and backend_start
+//	terminate  pg_terminate_backend for each session, by pid and backend_start; for
+//	           superusers' sessions, which the agent's role may not end, a function of
+//	           the SQL extension, where the role was granted it
 //	verify     until none is left, or name the survivors
 //	record     one line in the log and one event
 //
@@ -48,10 +51,7 @@
 // watchdog.check_attr_interval. An empty string counts as not set. Settings of ALTER ROLE and ALTER DATABASE do not count, and are warned of:
 // otherwise whoever owns the agent's database could change whom it kills. The file
 // and line, misspelt names, and the server's value behind such a setting can be
-// seen only by a role that may read pg_file_settings:
-//
-//	GRANT SELECT ON pg_file_settings TO pgwatchdog;
-//	GRANT EXECUTE ON FUNCTION pg_show_all_file_settings() TO pgwatchdog;
+// seen only by a role that may read pg_file_settings, as role.sql grants it.
 //
 // The names watchdog.check_status_interval and watchdog.max_hb_connections, which
 // version 13 of the seed product uses, are taken for watchdog.check_attr_interval
@@ -60,9 +60,18 @@
 // # Rights in the database
 //
 // The agent's role needs LOGIN, pg_monitor (addresses of other users' sessions,
-// data_directory) and pg_signal_backend; no superuser. A missing right is one line
-// in the log and never stops heartbeats. With the dsn of a Unix socket the agent
-// learns the postmaster's pid and sees its death in milliseconds; with the right
-// to read the data directory (group access, or CAP_DAC_READ_SEARCH) it sees a
-// promotion at once, else by checking every 50 ms while a conmgr waits for one.
+// data_directory) and pg_signal_backend; no superuser. The script role.sql makes it
+// and says what each right is for. A missing right is one line in the log and never
+// stops heartbeats. With the dsn of a Unix socket the agent learns the postmaster's
+// pid and sees its death in milliseconds; with the right to read the data directory
+// (group access, or CAP_DAC_READ_SEARCH) it sees a promotion at once, else by
+// checking every 50 ms while a conmgr waits for one.
+//
+// # What the database shows
+//
+// CREATE EXTENSION watchdog makes the views pgx_stat_watchdog, a row for each armed
+// session, and pgx_watchdog_events. The agent writes what they show to two files in
+// [DefaultRunDir], within a second of a change, and the server reads them: nothing is
+// written to the database, so that a standby shows its own. Without the extension
+// nobody reads the files, which does no harm.
 package watchdog

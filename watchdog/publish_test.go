@@ -405,3 +405,15 @@ func BenchmarkPublish(b *testing.B) {
 		p.last = told{}
 	}
 }
+
+// TestDefaultRunDir: the extension looks where the agent writes.
+func TestDefaultRunDir(t *testing.T) {
+	t.Parallel()
+	sql, err := os.ReadFile("extension/watchdog--1.0.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(sql), "base CONSTANT text := '"+DefaultRunDir+"/'") {
+		t.Errorf("the extension does not look in %s", DefaultRunDir)
+	}
+}
