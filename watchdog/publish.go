@@ -184,6 +184,7 @@ func (p *publisher) publishSessions(ctx context.Context, now told) error {
 		if err := stillTrue(path); !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
+		p.eventsOf = told{} // somebody has cleaned up
 	}
 	p.changed.Store(false)
 	count := 0

@@ -217,11 +217,13 @@ func TestPublishDue(t *testing.T) {
 	if info, err := os.Stat(p.file("sessions")); err != nil || time.Since(info.ModTime()) > time.Minute {
 		t.Errorf("no sign of life: %v", err)
 	}
-	if err := os.Remove(p.file("sessions")); err != nil {
+	if err := os.RemoveAll(p.dir); err != nil {
 		t.Fatal(err)
 	}
+	p.written = clock.Now()
 	p.publish(t.Context())
 	p.mustRead("sessions")
+	p.mustRead("events")
 }
 
 // TestPublishDirectory: only where nobody else can put files, which are then of use
