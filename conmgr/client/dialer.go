@@ -93,6 +93,11 @@ func (d *Dialer) ConnectConfig(ctx context.Context, cfg *pgx.ConnConfig) (*pgx.C
 // cfg and changes nothing that a shallow copy shares. That no conmgr answers is
 // no error here; pgx.ConnectConfig reports it in the order of the list.
 func (d *Dialer) BeforeConnect(ctx context.Context, cfg *pgx.ConnConfig) error {
+	return d.prepare(ctx, cfg, nil)
+}
+
+// prepare is BeforeConnect; the origin may be known from before.
+func (d *Dialer) prepare(ctx context.Context, cfg *pgx.ConnConfig, from *origin) error {
 	f := d.finderFor(cfg)
 	if f.off || cfg.Database == consoleDatabase {
 		return nil
@@ -105,7 +110,10 @@ func (d *Dialer) BeforeConnect(ctx context.Context, cfg *pgx.ConnConfig) error {
 	if !f.askAll(ctx, list, cfg.ConnectTimeout) {
 		return nil
 	}
-	newPlan(cfg, list, f.target).install(cfg)
+	if from == nil {
+		from = originOf(cfg)
+	}
+	newPlan(cfg, from, list, f.target).install(cfg)
 	if left := cfg.ConnectTimeout - time.Since(start); left > 0 {
 		cfg.ConnectTimeout = left // both steps together
 	}

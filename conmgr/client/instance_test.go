@@ -4,6 +4,7 @@ package client
 
 import (
 	"crypto/tls"
+	"fmt"
 	"maps"
 	"net"
 	"strings"
@@ -231,3 +232,6 @@ func (p *postgres) answer(b *pgproto3.Backend, sql string) {
 	b.Send(&pgproto3.DataRow{Values: [][]byte{[]byte(value)}})
 	b.Send(&pgproto3.CommandComplete{CommandTag: []byte("SELECT 1")})
 }
+
+// dsn is a connection string straight to the server.
+func (p *postgres) dsn() string { return fmt.Sprintf("host=127.0.0.1 port=%d %s", p.port(), plain) }

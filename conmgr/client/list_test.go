@@ -234,3 +234,25 @@ func TestLostWhileStarting(t *testing.T) {
 	f.lose(0, "timeout")
 	checkFault(t, <-result)
 }
+
+// The configuration that a connection returns describes the instance that was
+// reached, and connects to it again, watched.
+func TestConfigAgain(t *testing.T) {
+	second, ca := mustSecured(t, "db1")
+	gone := instanceOf(0, second)
+	gone.Port = deadPort(t)
+	f := mustFleet(t, gone, instanceOf(1, second))
+	conn := mustConnect(t, &std, f.dsn("sslmode=verify-full connect_timeout=3 sslrootcert="+ca))
+	cfg := conn.Config()
+	if cfg.Host != "db1" || cfg.Port != second.port() || cfg.TLSConfig.ServerName != "db1" || cfg.ConnectTimeout != 3*time.Second {
+		t.Errorf("configuration of the connection: %s:%d, %s, %v", cfg.Host, cfg.Port, cfg.TLSConfig.ServerName, cfg.ConnectTimeout)
+	}
+	again, err := pgx.ConnectConfig(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeConn(again)
+	if w := WatchOf(again.PgConn()); w == nil || w.Instance().Number != 1 {
+		t.Error("the second connection is not watched")
+	}
+}

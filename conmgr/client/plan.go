@@ -4,6 +4,7 @@ package client
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"sync"
@@ -26,9 +27,8 @@ import (
 // offered any more is an error.
 type plan struct {
 	target string
-	own    hooks // of the configuration
-	first  pgconn.FallbackConfig
-	secret string // password for postmasters
+	own    hooks         // of the configuration
+	before pgconn.Config // what else it was, for postmasters
 
 	entries   []*pgconn.FallbackConfig
 	addresses map[string]string // by host of an entry: the marked address
@@ -52,16 +52,16 @@ type offer struct {
 	conmgr   *console
 	instance Instance
 	password string
+	variants []*pgconn.FallbackConfig
 	err      error
 }
 
 // newPlan makes the plan for destinations that were asked.
-func newPlan(cfg *pgx.ConnConfig, list []*destination, target string) *plan {
+func newPlan(cfg *pgx.ConnConfig, from *origin, list []*destination, target string) *plan {
 	p := &plan{
 		target:    target,
 		own:       hooks{cfg.DialFunc, cfg.LookupFunc, cfg.AfterNetConnect, cfg.BuildFrontend},
-		first:     pgconn.FallbackConfig{Host: cfg.Host, Port: cfg.Port},
-		secret:    cfg.Password,
+		before:    cfg.Config,
 		addresses: map[string]string{}, offers: map[string]*offer{}, marks: map[string]int{},
 	}
 	taken := map[string]bool{} // hosts that lookups of our own must not meet
@@ -70,7 +70,6 @@ func newPlan(cfg *pgx.ConnConfig, list []*destination, target string) *plan {
 			taken[t.host] = true
 		}
 	}
-	secrets := secretsOf(cfg)
 	for _, t := range list {
 		if t.conmgr == nil {
 			p.entries = append(p.entries, t.variants...)
@@ -78,19 +77,18 @@ func newPlan(cfg *pgx.ConnConfig, list []*destination, target string) *plan {
 		}
 		mark := p.mark(t)
 		if t.err != nil {
-			p.add(taken, "conmgr", "localhost"+mark, t.port, []*pgconn.FallbackConfig{{}}, &offer{err: t.err})
+			p.add(taken, "conmgr", "localhost"+mark, t.port, &offer{err: t.err, variants: []*pgconn.FallbackConfig{{}}})
 		}
 		for _, in := range t.answers {
-			o := &offer{conmgr: t.conmgr, instance: in, password: secrets(in)}
-			variants, err := t.variantsFor(cfg, in)
-			if err != nil {
-				variants, o.err = []*pgconn.FallbackConfig{{}}, err
+			o := &offer{conmgr: t.conmgr, instance: in, password: from.secret(cfg, in)}
+			if o.variants, o.err = t.variantsFor(cfg, in); o.err != nil {
+				o.variants = []*pgconn.FallbackConfig{{}}
 			}
 			address := in.HostAddr
 			if address == "" {
 				address = in.Host
 			}
-			p.add(taken, in.Name(), address+mark, in.Port, variants, o)
+			p.add(taken, in.Name(), address+mark, in.Port, o)
 		}
 	}
 	return p
@@ -108,13 +106,13 @@ func (p *plan) mark(t *destination) string {
 
 // add appends an offer. Its host is the name that people know, unless another
 // entry has it with another address.
-func (p *plan) add(taken map[string]bool, name, address string, port uint16, variants []*pgconn.FallbackConfig, o *offer) {
+func (p *plan) add(taken map[string]bool, name, address string, port uint16, o *offer) {
 	if other, used := p.addresses[name]; taken[name] || used && other != address {
 		name = address
 	}
 	p.addresses[name], p.addresses[address] = address, address
 	p.offers[hostPort(address, port)] = o
-	for _, v := range variants {
+	for _, v := range o.variants {
 		p.entries = append(p.entries, &pgconn.FallbackConfig{Host: name, Port: port, TLSConfig: v.TLSConfig})
 	}
 }
@@ -169,7 +167,7 @@ func (p *plan) dialInstance(ctx context.Context, o *offer) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := startWatch(o.conmgr, s, in, p.target, o.password)
+	w := startWatch(o, s, in, p.target)
 	conn, err := w.connect(ctx, func(ctx context.Context) (net.Conn, error) { return p.reach(ctx, in) })
 	if err == nil {
 		p.remember(w)
@@ -208,15 +206,29 @@ func (p *plan) reach(ctx context.Context, in Instance) (conn net.Conn, err error
 }
 
 // afterNetConnect is the AfterNetConnect. pgx passes the configuration that this
-// connect goes by: from here on it names the instance, for the password and for
-// whoever asks the connection.
+// connect goes by: from here on it describes the instance, for the password and
+// for whoever asks the connection for it. What step one took of the time counts
+// for the first instance only.
 func (p *plan) afterNetConnect(ctx context.Context, cfg *pgconn.Config, conn net.Conn) (net.Conn, error) {
-	cfg.Host, cfg.Port, cfg.Password = p.first.Host, p.first.Port, p.secret
+	cfg.Host, cfg.Port, cfg.TLSConfig, cfg.Password = p.before.Host, p.before.Port, p.before.TLSConfig, p.before.Password
 	if w := watchOf(conn); w != nil {
-		cfg.Host, cfg.Port, cfg.Password = w.instance.Name(), w.instance.Port, w.password
+		cfg.Host, cfg.Port, cfg.Password = w.instance.Name(), w.instance.Port, w.offer.password
+		cfg.TLSConfig = w.offer.tlsOf(conn)
 	}
+	cfg.ConnectTimeout = p.before.ConnectTimeout
 	if p.own.after == nil {
 		return conn, nil
 	}
 	return p.own.after(ctx, cfg, conn)
+}
+
+// tlsOf returns the TLS configuration that a connection was made with.
+func (o *offer) tlsOf(conn net.Conn) *tls.Config {
+	_, encrypted := conn.(*tls.Conn)
+	for _, v := range o.variants {
+		if encrypted == (v.TLSConfig != nil) {
+			return v.TLSConfig
+		}
+	}
+	return nil
 }

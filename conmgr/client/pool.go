@@ -59,13 +59,14 @@ func (d *Dialer) NewPoolWithConfig(ctx context.Context, cfg *pgxpool.Config) (*p
 // would have been. See [Dialer.NewPool] for more.
 func (d *Dialer) ConfigurePool(cfg *pgxpool.Config) {
 	before, prepare, acquire := cfg.BeforeConnect, cfg.PrepareConn, cfg.BeforeAcquire
+	from := originOf(cfg.ConnConfig)
 	cfg.BeforeConnect = func(ctx context.Context, c *pgx.ConnConfig) error {
 		if before != nil {
 			if err := before(ctx, c); err != nil {
 				return err
 			}
 		}
-		return d.BeforeConnect(ctx, c)
+		return d.prepare(ctx, c, from)
 	}
 	cfg.PrepareConn = func(ctx context.Context, c *pgx.Conn) (bool, error) {
 		switch {

@@ -5,33 +5,45 @@ package client
 import (
 	"crypto/tls"
 	"net"
+	"os"
 	"path/filepath"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// secretsOf returns the password for an instance: that of the configuration, or,
-// when pgx had looked that up in the password file under the name of the conmgr,
-// the entry of the instance.
-func secretsOf(cfg *pgx.ConnConfig) func(Instance) string {
-	same := func(Instance) string { return cfg.Password }
-	written, err := pgconn.ParseConfig(override(cfg.ConnString(), "passfile", "/dev/null"))
-	if err != nil || written.Password != "" {
-		return same // of the string, the environment or a service file
+// origin is where the password of a configuration can have come from. Pools work
+// it out once.
+type origin struct {
+	written string // in the string, the environment or a service file
+	found   string // what pgx makes of the string, the password file included
+}
+
+func originOf(cfg *pgx.ConnConfig) *origin {
+	o := &origin{}
+	if c, err := pgconn.ParseConfig(override(cfg.ConnString(), "passfile", os.DevNull)); err == nil {
+		o.written = c.Password
 	}
-	if cfg.Password != "" {
-		if found, err := pgconn.ParseConfig(cfg.ConnString()); err != nil || found.Password != cfg.Password {
-			return same // set by the program
+	if o.written == "" {
+		if c, err := pgconn.ParseConfig(cfg.ConnString()); err == nil {
+			o.found = c.Password
 		}
 	}
-	return func(in Instance) string {
-		entry, err := parseFor(cfg, in)
-		if err != nil {
-			return cfg.Password
-		}
-		return entry.Password
+	return o
+}
+
+// secret returns the password for an instance: that of the configuration, or, when
+// pgx has looked that up in the password file under the name of the conmgr, the
+// entry of the instance.
+func (o *origin) secret(cfg *pgx.ConnConfig, in Instance) string {
+	if o.written != "" || cfg.Password != o.found { // written somewhere, or set by the program
+		return cfg.Password
 	}
+	entry, err := parseFor(cfg, in)
+	if err != nil {
+		return cfg.Password
+	}
+	return entry.Password
 }
 
 // parseFor is what pgx makes of the connection string when the instance stands in

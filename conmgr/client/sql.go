@@ -25,8 +25,10 @@ func (d *Dialer) OpenDB(connString string, options ...stdlib.OptionOpenDB) (*sql
 	if err != nil {
 		return nil, err
 	}
+	from := originOf(cfg)
+	before := func(ctx context.Context, c *pgx.ConnConfig) error { return d.prepare(ctx, c, from) }
 	options = append(options[:len(options):len(options)],
-		stdlib.OptionBeforeConnect(d.BeforeConnect), stdlib.OptionResetSession(ResetSession))
+		stdlib.OptionBeforeConnect(before), stdlib.OptionResetSession(ResetSession))
 	return stdlib.OpenDB(*cfg, options...), nil
 }
 

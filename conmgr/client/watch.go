@@ -23,7 +23,7 @@ type Watch struct {
 	conmgr   *console
 	instance Instance
 	target   string
-	password string // for the instance
+	offer    *offer // that it was dialled for
 
 	// ctx ends with the watch; its cause is a *FaultError or net.ErrClosed.
 	ctx  context.Context
@@ -36,8 +36,8 @@ type Watch struct {
 }
 
 // startWatch watches with a session that is bound to the instance.
-func startWatch(c *console, s *session, in Instance, target, password string) *Watch {
-	w := &Watch{conmgr: c, session: s, instance: in, target: target, password: password}
+func startWatch(o *offer, s *session, in Instance, target string) *Watch {
+	w := &Watch{conmgr: o.conmgr, session: s, instance: in, target: target, offer: o}
 	w.ctx, w.end = context.WithCancelCause(context.Background())
 	go w.run(s)
 	return w
