@@ -173,6 +173,20 @@ func TestShippedCodeDoesNotImportTheLab(t *testing.T) {
 	}
 }
 
+// Applications link conmgr/client: it must not bring the daemon with it.
+func TestClientStandsAlone(t *testing.T) {
+	for _, p := range mustList(t) {
+		if p.folder() != "conmgr/client" {
+			continue
+		}
+		for _, path := range p.Imports {
+			if below(path, module) {
+				t.Errorf("%s imports %s: applications link it, and meet the daemon at its console only", p.folder(), inModule(path))
+			}
+		}
+	}
+}
+
 func TestThirdPartyHomes(t *testing.T) {
 	for _, p := range mustList(t) {
 		if forDevelopers(p.folder()) {
