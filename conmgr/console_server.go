@@ -36,6 +36,7 @@ type Server struct {
 
 	passthrough, proxying way
 	cancels               cancelKeys // of proxied sessions
+	pipes                 pipes
 
 	startupLog, acceptLog, limitLog, strangerLog throttle
 }
@@ -130,6 +131,7 @@ func (s *Server) Run(ctx context.Context) error {
 	stop()
 	s.killAll()
 	acceptors.Wait()
+	s.pipes.close()
 	return nil
 }
 

@@ -130,57 +130,27 @@ func shutdown(conn *net.TCPConn, how int) (done bool) {
 // run passes bytes until both directions have ended, then closes both sides.
 func (r *relay) run(s *Server) {
 	client, server := &hop{tcp: r.client}, r.instance()
+	down := direction{dst: client, src: server, unsent: &r.toClient, total: &s.stats.bytesToClients, pipes: &s.pipes}
+	up := direction{dst: server, src: client, unsent: &r.toServer, total: &s.stats.bytesToInstances, pipes: &s.pipes}
 	var back sync.WaitGroup
-	back.Go(func() { r.pump(client, server, &r.toClient, &s.stats.bytesToClients, r.greeting) })
-	r.pump(server, client, &r.toServer, &s.stats.bytesToInstances, nil)
+	back.Go(func() { r.pump(&down, r.greeting) })
+	r.pump(&up, nil)
 	back.Wait()
 	_ = server.tcp.Close()
 	_ = r.client.Close()
 }
 
-// pump copies one direction, through g until that has seen enough. The end of
+// pump passes one direction, through g until that has seen enough. The end of
 // the stream is passed on as such (half close); any other error resets both
 // sides, since bytes may be missing.
-func (r *relay) pump(dst, src *hop, unsent, total *atomic.Int64, g *greeting) {
-	from, err := src.source()
-	for err == nil && g != nil && !g.done {
-		err = passOne(dst, from, unsent, total, g.pass)
-	}
-	if g != nil && err == io.EOF {
-		_, _ = dst.Write(g.rest())
-	}
-	for err == nil {
-		err = passOne(dst, from, unsent, total, nil)
-	}
-	if errors.Is(err, io.EOF) && dst.CloseWrite() == nil {
+func (r *relay) pump(d *direction, g *greeting) {
+	err := d.pass(g)
+	if err == io.EOF && d.dst.CloseWrite() == nil {
 		return
 	}
 	if r.isLost() && !errors.Is(err, net.ErrClosed) {
 		return // both sides were ended as they should
 	}
-	reset(dst.tcp)
-	reset(src.tcp)
-}
-
-// passOne passes what one read brings, after change, which may be nil, has seen
-// it.
-func passOne(dst *hop, from source, unsent, total *atomic.Int64, change func([]byte) []byte) error {
-	c, err := from.receive()
-	if err != nil {
-		return err
-	}
-	defer c.free()
-	b := c.bytes()
-	if change != nil {
-		if b = change(b); len(b) == 0 {
-			return nil
-		}
-	}
-	unsent.Store(int64(len(b)))
-	if _, err := dst.Write(b); err != nil {
-		return err
-	}
-	unsent.Store(0)
-	total.Add(int64(len(b)))
-	return nil
+	reset(d.dst.tcp)
+	reset(d.src.tcp)
 }
