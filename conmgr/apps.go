@@ -4,6 +4,7 @@ package conmgr
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"maps"
 	"net/netip"
@@ -36,7 +37,7 @@ var errStaleView = errors.New("the instance faulted meanwhile")
 // are called once, in this order, on any goroutine, and must not block.
 type holder interface {
 	tell(notice []byte) // the application; notice is shared: read only
-	release()           // the instance's side, after all applications were told
+	release()           // the instance's side, some time after all applications were told
 }
 
 // ender ends an application for conmgr's own reasons. Must not block.
@@ -76,6 +77,8 @@ type Apps struct {
 	bound   map[int]map[*app]struct{}
 	faulted map[int]*faultMarks
 	empty   []chan struct{} // closed when count becomes 0
+
+	told queue[[]holder] // to be released
 }
 
 // faultMarks is when an instance was last lost to each target.
@@ -87,6 +90,7 @@ func newApps(s *Server) *Apps {
 		all:     map[uint64]*app{},
 		bound:   map[int]map[*app]struct{}{},
 		faulted: map[int]*faultMarks{},
+		told:    queue[[]holder]{ready: make(chan struct{}, 1)},
 	}
 }
 
@@ -121,7 +125,7 @@ func (a *Apps) Fault(f Fault) (told int) {
 	notice := faultNotice(f, &view.Instances[f.Index])
 	inParallel(victims, func(h holder) { h.tell(notice) })
 	took := time.Since(start)
-	inParallel(victims, holder.release)
+	a.told.push(victims)
 	a.server.recordFault(f, &view.Instances[f.Index], len(victims), took)
 	return len(victims)
 }
@@ -185,6 +189,38 @@ func inParallel(list []holder, do func(holder)) {
 		})
 	}
 	wg.Wait()
+}
+
+// Releasing wakes goroutines, up to two for each application, that close sockets.
+// Thousands at once would keep both the heartbeat's loop and the notice of another
+// fault waiting for a processor, so they are released little by little: nobody
+// waits for it.
+const (
+	releaseBatch = 64
+	releasePause = time.Millisecond
+)
+
+// releaseLoop releases what was told, until ctx ends.
+func (a *Apps) releaseLoop(ctx context.Context) {
+	pause := time.NewTicker(releasePause)
+	defer pause.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.told.ready:
+		}
+		for batch := range slices.Chunk(slices.Concat(a.told.take()...), releaseBatch) {
+			for _, h := range batch {
+				h.release()
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-pause.C:
+			}
+		}
+	}
 }
 
 // add registers an application that is not bound yet.

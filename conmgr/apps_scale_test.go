@@ -152,3 +152,45 @@ func bindAgain(address string, stop <-chan struct{}) {
 		_ = conn.Close()
 	}
 }
+
+// counted is a holder that only counts.
+type counted struct {
+	told, released *sync.WaitGroup
+	wait           <-chan struct{} // before it is released; nil for nothing
+}
+
+func (c *counted) tell([]byte) { c.told.Done() }
+
+func (c *counted) release() {
+	if c.wait != nil {
+		<-c.wait
+	}
+	c.released.Done()
+}
+
+// The applications of an instance are told while those of another one, lost before,
+// are still being released.
+func TestFaultDuringRelease(t *testing.T) {
+	f := mustServe(t, nil)
+	var told, released sync.WaitGroup
+	second := make(chan struct{})
+	bind := func(instance, n int, wait <-chan struct{}) {
+		for range n {
+			told.Add(1)
+			released.Add(1)
+			m := &app{kind: KindConsole}
+			f.apps.add(m)
+			t.Cleanup(func() { f.apps.remove(m) })
+			if err := f.apps.bind(m, instance, Any, clock.Now(), &counted{&told, &released, wait}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	bind(0, 3*releaseBatch, second)
+	bind(1, 2, nil)
+	f.Apps().Fault(Fault{Index: 0, Reason: "timeout", At: clock.Now()})
+	f.Apps().Fault(Fault{Index: 1, Reason: "timeout", At: clock.Now()})
+	told.Wait()
+	close(second)
+	released.Wait()
+}

@@ -37,6 +37,7 @@ type Server struct {
 	passthrough, proxying way
 	cancels               cancelKeys // of proxied sessions
 	pipes                 pipes
+	turns                 turns // of TLS handshakes
 
 	startupLog, acceptLog, limitLog, strangerLog throttle
 }
@@ -47,7 +48,7 @@ func NewServer(opts ServerOptions) (*Server, error) {
 	if err := opts.check(); err != nil {
 		return nil, err
 	}
-	s := &Server{opts: opts, log: opts.Log, budget: int64(opts.Descriptors)}
+	s := &Server{opts: opts, log: opts.Log, budget: int64(opts.Descriptors), turns: newTurns()}
 	s.passthrough.name, s.proxying.name = "pass-through", "proxy"
 	s.startupLog.every, s.strangerLog.every = time.Minute, time.Minute
 	s.passthrough.log.every, s.proxying.log.every = time.Minute, time.Minute
@@ -120,17 +121,18 @@ func (s *Server) Run(ctx context.Context) error {
 	// Sessions outlive ctx by the moment in which they are told.
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	var acceptors sync.WaitGroup
+	var tasks sync.WaitGroup
 	for _, e := range s.entrances {
-		acceptors.Go(func() { s.acceptLoop(serving, e) })
+		tasks.Go(func() { s.acceptLoop(serving, e) })
 	}
+	tasks.Go(func() { s.apps.releaseLoop(serving) })
 	<-ctx.Done()
 	s.stopping.Store(true)
 	s.Close()
 	s.tellAll(serving, stopNotice)
 	stop()
 	s.killAll()
-	acceptors.Wait()
+	tasks.Wait()
 	s.pipes.close()
 	return nil
 }

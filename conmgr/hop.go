@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -81,11 +82,25 @@ func (r *secureReceiver) receive() (chunk, error) {
 // returns errNotReady instead of waiting: a TLS connection cannot be asked
 // whether it still holds bytes, only be read until it wants more from the
 // socket, and the buffer for that is not to be held while waiting.
+//
+// Before, during the handshake, it gives up its turn while it waits.
 type quietConn struct {
 	*net.TCPConn
 	raw   syscall.RawConn
-	quiet bool // set before the reader starts
+	turns turns // held during the handshake, nil behind it
+	quiet bool  // set before the reader starts
 }
+
+// turns bound how many handshakes compute at a time, a millisecond each. Hundreds
+// come at once when applications connect anew after a fault; all of them would keep
+// the heartbeat waiting for a processor until the watchdogs give this host up.
+type turns chan struct{}
+
+// newTurns leaves half of the processors to others.
+func newTurns() turns { return make(turns, max(1, runtime.GOMAXPROCS(0)/2)) }
+
+func (t turns) take() { t <- struct{}{} }
+func (t turns) give() { <-t }
 
 // notReady is an error that leaves a tls.Conn usable: it is temporary.
 type notReady struct{}
@@ -98,10 +113,14 @@ func (notReady) Temporary() bool { return true }
 
 // Read implements net.Conn.
 func (q *quietConn) Read(b []byte) (n int, err error) {
-	if !q.quiet {
+	switch {
+	case q.turns != nil:
+		q.turns.give()
+		defer q.turns.take()
 		return q.TCPConn.Read(b)
-	}
-	if len(b) == 0 {
+	case !q.quiet:
+		return q.TCPConn.Read(b)
+	case len(b) == 0:
 		return 0, nil
 	}
 	rawErr := q.raw.Read(func(fd uintptr) bool {

@@ -90,7 +90,8 @@ func (p *proxied) openHop(ctx context.Context, conn *net.TCPConn, n *InstanceVie
 	p.server.stats.bytesToInstances.Add(int64(len(first)))
 	p.route = &cancelRoute{at: netip.AddrPortFrom(n.Addr, n.Port)}
 	if h.secure != nil {
-		p.route.sec = security{tls: sec.tls, required: true}
+		p.route.sec = sec
+		p.route.sec.required = true
 	}
 	p.greeting.unbind = h.secure != nil
 	return h, nil

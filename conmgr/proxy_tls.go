@@ -82,6 +82,7 @@ func LoadRoots(file string) (*x509.CertPool, error) {
 type security struct {
 	tls      *tls.Config // nil: clear text
 	required bool
+	turns    turns
 }
 
 // securityOf returns how the hop to an instance is protected. As in libpq a
@@ -106,7 +107,7 @@ func (s *Server) securityOf(n *InstanceView) security {
 			c.VerifyConnection = func(st tls.ConnectionState) error { return verifyChain(st, roots) }
 		}
 	}
-	return security{tls: c, required: mode != SSLPrefer}
+	return security{tls: c, required: mode != SSLPrefer, turns: s.turns}
 }
 
 // verifyChain checks the server's certificate, its name aside.
@@ -164,9 +165,12 @@ func (sec security) handshake(ctx context.Context, conn *net.TCPConn) (*hop, err
 	if err != nil {
 		return nil, err
 	}
-	h := &hop{tcp: conn, under: &quietConn{TCPConn: conn, raw: raw}}
+	h := &hop{tcp: conn, under: &quietConn{TCPConn: conn, raw: raw, turns: sec.turns}}
 	h.secure = tls.Client(h.under, sec.tls)
+	sec.turns.take()
 	err = within(ctx, conn, "the end of the TLS handshake", h.secure.Handshake)
+	h.under.turns = nil
+	sec.turns.give()
 	if err != nil {
 		return nil, fmt.Errorf("TLS: %w", err)
 	}

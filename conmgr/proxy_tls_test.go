@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/pgconmgr/pgconmgr/agent/wire"
 )
 
 // What each mode makes of each kind of instance: it is reached over TLS, in clear
@@ -256,5 +258,25 @@ func TestLoadRoots(t *testing.T) {
 		if _, err := LoadRoots(filepath.Join(dir, name)); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "proxy_sslrootcert") {
 			t.Errorf("%s: %v, want %s", name, err, want)
 		}
+	}
+}
+
+// An instance that stalls in its handshake keeps nobody else from theirs.
+func TestProxyHandshakeTurns(t *testing.T) {
+	a := mustAuthority(t, []string{"db1"})
+	stalls, good := mustBackend(t), mustBackend(t)
+	f := mustProxy(t, nil, stalls.at())
+	for range cap(f.turns) + 2 {
+		f.mustAsk(t, appPacket)
+		conn := stalls.mustTake(t)
+		mustRead(t, conn, framed(packet(sslCode, "")))
+		mustWrite(t, conn, []byte{'S'})
+		mustRead(t, conn, []byte{tlsFirstByte}) // of its ClientHello
+	}
+	next := instance(2, good.at(), wire.AttributePrimary)
+	f.picture.set(next)
+	f.mustMeet(t, func() net.Conn { return a.mustOffer(t, good) }, "pid0key0")
+	if len(f.turns) != 0 {
+		t.Errorf("%d turns are taken, want none", len(f.turns))
 	}
 }

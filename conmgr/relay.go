@@ -145,11 +145,11 @@ func (r *relay) run(s *Server) {
 // sides, since bytes may be missing.
 func (r *relay) pump(d *direction, g *greeting) {
 	err := d.pass(g)
+	if r.isLost() && !errors.Is(err, net.ErrClosed) {
+		return // both sides are ended as they should
+	}
 	if err == io.EOF && d.dst.CloseWrite() == nil {
 		return
-	}
-	if r.isLost() && !errors.Is(err, net.ErrClosed) {
-		return // both sides were ended as they should
 	}
 	reset(d.dst.tcp)
 	reset(d.src.tcp)

@@ -104,9 +104,8 @@ func (l *load) awaitLost() (string, error) {
 // happened reads what came for an application: of a victim, its end.
 func (l *load) happened(a *application) {
 	var b [1024]byte
-	n, err := unix.Read(a.fd, b[:])
+	n, err := read(a.fd, b[:])
 	at := clock.Now()
-	_ = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, a.fd, nil)
 	switch {
 	case a.group == others:
 		l.early++
@@ -134,7 +133,7 @@ func (l *load) open(g group, kind int) (err error) {
 	if g == victims {
 		l.victims++
 	}
-	return unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, a.fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP, Fd: int32(a.fd)})
+	return unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, a.fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLONESHOT, Fd: int32(a.fd)})
 }
 
 func connect(port int) (fd int, err error) {
@@ -145,7 +144,24 @@ func connect(port int) (fd int, err error) {
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit); err != nil {
 		return -1, err
 	}
-	return fd, unix.Connect(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: port})
+	for {
+		err := unix.Connect(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: port})
+		if err == unix.EISCONN {
+			return fd, nil // after an interruption
+		}
+		if err != unix.EINTR && err != unix.EALREADY {
+			return fd, err
+		}
+	}
+}
+
+// read reads once. The runtime's signals interrupt a read with a time limit.
+func read(fd int, b []byte) (int, error) {
+	for {
+		if n, err := unix.Read(fd, b); err != unix.EINTR {
+			return n, err
+		}
+	}
 }
 
 func portOf(g group, kind int) int {
@@ -194,7 +210,7 @@ func (a *application) say(message []byte) error {
 	var b []byte
 	for {
 		var more [4096]byte
-		n, err := unix.Read(a.fd, more[:])
+		n, err := read(a.fd, more[:])
 		if err != nil || n == 0 {
 			return fmt.Errorf("the connection ended with %q: %w", b, errors.Join(err, errEnd))
 		}
