@@ -4,6 +4,7 @@ package client
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"testing"
 
@@ -67,20 +68,22 @@ func TestConnect(t *testing.T) {
 	pool.Close()
 	gone()
 
-	db, err := OpenDB(dsn)
-	if err != nil {
-		t.Fatal(err)
+	for how, open := range map[string]func() (*sql.DB, error){
+		"OpenDB":   func() (*sql.DB, error) { return OpenDB(dsn) },
+		"sql.Open": func() (*sql.DB, error) { return sql.Open(DriverName, dsn) },
+	} {
+		db, err := open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		one := mustSQL(t, db)
+		if err := one.Raw(func(c any) error { check(how, c.(*stdlib.Conn).Conn()); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		_ = one.Close()
+		_ = db.Close()
+		gone()
 	}
-	one, err := db.Conn(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := one.Raw(func(c any) error { check("OpenDB", c.(*stdlib.Conn).Conn()); return nil }); err != nil {
-		t.Fatal(err)
-	}
-	_ = one.Close()
-	_ = db.Close()
-	gone()
 }
 
 // A pool that somebody else makes keeps its own hooks.

@@ -12,6 +12,7 @@
 //	conn, err := client.Connect(ctx, "host=localhost port=27546 dbname=app target_session_attrs=read-write")
 //	pool, err := client.NewPool(ctx, "postgres://app@localhost:27546/app?target_session_attrs=primary")
 //	db, err := client.OpenDB("host=localhost port=27546 dbname=app target_session_attrs=standby")
+//	db, err := sql.Open("conmgr", "...") // the same, for frameworks
 //
 // Who makes the configuration himself uses [ConnectConfig], [NewPoolWithConfig],
 // [ConfigurePool] or the hooks [BeforeConnect] and [ResetSession]. A [Dialer] has
