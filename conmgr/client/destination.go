@@ -20,7 +20,8 @@ type destination struct {
 	// Of a conmgr, once it was asked; nil is a postmaster.
 	conmgr  *console
 	answers []Instance
-	err     error // there is no answer
+	session *session // bound to the first answer; only of the first destination
+	err     error    // there is no answer
 }
 
 // destinationsOf undoes what pgx does with a list of hosts.
@@ -48,8 +49,12 @@ func (f *finder) askAll(ctx context.Context, list []*destination, timeout time.D
 	if timeout > 0 {
 		limit = min(limit, timeout)
 	}
-	for _, t := range list {
+	for i, t := range list {
 		f.ask(ctx, t, limit)
+		if t.session != nil && i > 0 { // it may be long until it is dialled, if ever
+			t.session.close()
+			t.session = nil
+		}
 		found = found || t.conmgr != nil
 		if t.conmgr == nil || t.err == nil {
 			limit = min(limit, askTimeBehind)
@@ -58,8 +63,7 @@ func (f *finder) askAll(ctx context.Context, list []*destination, timeout time.D
 	return found
 }
 
-// ask finds out what a destination is, and which instances a conmgr offers. The
-// session is over with the answer: the instance's connection has its own.
+// ask finds out what a destination is, and which instances a conmgr offers.
 func (f *finder) ask(ctx context.Context, t *destination, limit time.Duration) {
 	c, named := f.conmgrAt(t)
 	if c == nil {
@@ -71,8 +75,5 @@ func (f *finder) ask(ctx context.Context, t *destination, limit time.Duration) {
 	if !named && errors.Is(err, errNoMark) {
 		return
 	}
-	t.conmgr, t.answers, t.err = c, list, err
-	if err == nil {
-		s.close()
-	}
+	t.conmgr, t.answers, t.session, t.err = c, list, s, err
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -255,4 +256,38 @@ func TestConfigAgain(t *testing.T) {
 	if w := WatchOf(again.PgConn()); w == nil || w.Instance().Number != 1 {
 		t.Error("the second connection is not watched")
 	}
+}
+
+// The session of the question becomes that of the connection, or ends by itself.
+func TestQuestion(t *testing.T) {
+	p := mustPostgres(t, nil)
+	f := mustFleet(t, instanceOf(0, p))
+	var dialled atomic.Int32
+	d := &Dialer{DialFunc: func(ctx context.Context, network, address string) (net.Conn, error) {
+		dialled.Add(1)
+		return new(net.Dialer).DialContext(ctx, network, address)
+	}}
+	closeConn(mustConnect(t, d, f.dsn()))
+	if n := dialled.Swap(0); n != 1 {
+		t.Errorf("%d sessions for a connect, want 1", n)
+	}
+	cfg, err := ParseConfig(f.dsn())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.BeforeConnect(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	agenttest.Eventually(t, patience, "sessions without a connection gone", func() bool { return f.server.Apps().Count() == 0 })
+	conn, err := pgx.ConnectConfig(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeConn(conn)
+	if n := dialled.Load(); n != 2 || WatchOf(conn.PgConn()) == nil {
+		t.Errorf("%d sessions, watched %v; want a new one in the place of the one that ended", n, WatchOf(conn.PgConn()) != nil)
+	}
+	dialled.Store(0)
+	closeConn(mustConnect(t, d, fmt.Sprintf("host=127.0.0.1,localhost port=%d,%d %s", p.port(), f.port, plain)))
+	agenttest.Eventually(t, patience, "the session of the second destination gone", func() bool { return f.server.Apps().Count() == 1 })
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -37,7 +38,20 @@ type plan struct {
 
 	mu   sync.Mutex // guards the following
 	last *Watch     // of the instance dialled last
+	held *held
 }
+
+// held is the session of the question. pgx dials the first of the list next, and
+// takes it over; should it not, nobody else ends it.
+type held struct {
+	session *session
+	conmgr  *console
+	bound   Instance
+	expiry  *time.Timer
+}
+
+// heldTime is much more than pgx needs to get to its first dial.
+const heldTime = time.Second
 
 // hooks are what a configuration had before.
 type hooks struct {
@@ -63,6 +77,9 @@ func newPlan(cfg *pgx.ConnConfig, from *origin, list []*destination, target stri
 		own:       hooks{cfg.DialFunc, cfg.LookupFunc, cfg.AfterNetConnect, cfg.BuildFrontend},
 		before:    cfg.Config,
 		addresses: map[string]string{}, offers: map[string]*offer{}, marks: map[string]int{},
+	}
+	if t := list[0]; t.session != nil {
+		p.held = &held{t.session, t.conmgr, t.answers[0], time.AfterFunc(heldTime, t.session.close)}
 	}
 	taken := map[string]bool{} // hosts that lookups of our own must not meet
 	for _, t := range list {
@@ -163,7 +180,7 @@ func (p *plan) dialInstance(ctx context.Context, o *offer) (net.Conn, error) {
 	if o.err != nil {
 		return nil, o.err
 	}
-	s, in, err := o.conmgr.bind(ctx, p.target, o.instance.isStill)
+	s, in, err := p.session(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -173,6 +190,22 @@ func (p *plan) dialInstance(ctx context.Context, o *offer) (net.Conn, error) {
 		p.remember(w)
 	}
 	return conn, err
+}
+
+// session returns one that is bound to the offered instance: that of the question
+// or a new one.
+func (p *plan) session(ctx context.Context, o *offer) (*session, Instance, error) {
+	p.mu.Lock()
+	h := p.held
+	p.held = nil
+	p.mu.Unlock()
+	if h != nil && h.expiry.Stop() {
+		if h.conmgr == o.conmgr && h.bound == o.instance {
+			return h.session, h.bound, nil
+		}
+		h.session.close()
+	}
+	return o.conmgr.bind(ctx, p.target, o.instance.isStill)
 }
 
 func (p *plan) remember(w *Watch) {
