@@ -13,14 +13,17 @@ static int tap_count, tap_failed;
 /* Notes whether a fact is as it must be; returns it. */
 __attribute__((format(printf, 2, 3))) static inline bool ok(bool is, const char *what, ...)
 {
+	char text[512];
 	va_list args;
 
 	va_start(args, what);
-	printf("%s %d - ", is ? "ok" : "not ok", ++tap_count);
-	vprintf(what, args);
-	printf("\n");
-	fflush(stdout);
+	vsnprintf(text, sizeof(text), what, args);
 	va_end(args);
+	for (char *c = text; *c; c++)
+		if (*c == '\n')
+			*c = ' ';
+	printf("%s %d - %s\n", is ? "ok" : "not ok", ++tap_count, text);
+	fflush(stdout);
 	tap_failed += !is;
 	return is;
 }
