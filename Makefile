@@ -35,6 +35,10 @@ build: need-go ## build the static programs into bin/
 	@mkdir -p bin
 	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
 
+.PHONY: libpq
+libpq: ## build bin/libpq/libconmgr.so, direct mode for libpq and ECPG (C)
+	@$(MAKE) -C conmgr/libpq BUILD=$(CURDIR)/bin/libpq
+
 .PHONY: install-deps
 install-deps: ## install what the tests need and the machine lacks (Debian, root)
 	@scripts/install-deps.sh
@@ -75,6 +79,10 @@ test-root: need-go ## all but end-to-end (root: namespaces, PostgreSQL, socket k
 .PHONY: test-e2e
 test-e2e: need-go ## real programs, real PostgreSQL, the failure table (root)
 	@go run ./scripts/testcount $(TIER_E2E)
+
+.PHONY: test-libpq
+test-libpq: ## libconmgr's tests in C: plain, ASan, UBSan, TSan, valgrind
+	@$(MAKE) -C conmgr/libpq check BUILD=$(CURDIR)/bin/libpq
 
 .PHONY: test-vm
 test-vm: need-go ## what needs stock Debian kernels: fentry, kprobe, netem, a clock (QEMU)

@@ -37,6 +37,15 @@ need npm npm
 need python3 python3
 [ -e /usr/share/java/postgresql.jar ] || missing+=(libpostgresql-jdbc-java)
 /usr/bin/python3 -c 'import psycopg2' 2>/dev/null || missing+=(python3-psycopg2)
+need make make # conmgr/libpq, cmd/e2e/libpq
+need libpq-dev pg_config
+need libecpg-dev ecpg
+need valgrind valgrind
+need bsdutils script
+need php-cli php
+[ -e /usr/include/postgresql/libpq-fe.h ] || missing+=(libpq-dev)
+php -r 'exit((int)!extension_loaded("pgsql"));' 2>/dev/null || missing+=(php-pgsql)
+/usr/bin/perl -MDBD::Pg -e 1 2>/dev/null || missing+=(libdbd-pg-perl)
 [ -e /usr/include/stdlib.h ] || missing+=(libc6-dev)
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates) # go mod download
 

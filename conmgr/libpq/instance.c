@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
-#include <ctype.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -90,13 +89,15 @@ static int parse_number(const char *text, int most)
 }
 
 /*
- * Whether libpq takes the text for one host name, and for no list, socket
- * directory or abstract socket.
+ * Whether the text is one host name or address as conmgr.conf has it: to libpq it
+ * must be no list, no socket directory and no abstract socket.
  */
 static bool is_host_name(const char *text)
 {
+	static const char ascii[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:%";
+
 	for (const char *c = text; *c; c++)
-		if (!isalnum((unsigned char)*c) && !strchr(".-_:%", *c))
+		if ((unsigned char)*c < 0x80 && !strchr(ascii, *c))
 			return false;
 	return strlen(text) < CM_HOST_SIZE;
 }

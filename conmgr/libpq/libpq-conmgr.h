@@ -10,6 +10,30 @@
  *     LD_PRELOAD=libconmgr.so program      any program with a shared libpq
  *     cc program.c -lconmgr -lpq           in this order
  *
+ *   program        PQconnectdb("host=localhost port=27546")      PQexec ...
+ *      |                                                            ^
+ *   libconmgr  --1. TARGET, SHOW INSTANCES--> conmgr's mark         | 5. error
+ *      |       <--db2; db1, db2------------   \0pgconmgr:27546      |
+ *      |  2. host=db2,db1 hostaddr=... port=...   |                 |
+ *      v                                          | 4. lost         |
+ *   libpq ----3. connect(2), TLS, password------- | ----------------+--> db2
+ *                                                 v                 |
+ *   watcher thread <-- session of conmgr ---- conmgr_fault          |
+ *      +-- shutdown(2) of libpq's socket ---------------------------+
+ *
+ * (1) asks each conmgr of the host list over its abstract Unix socket; (2) is libpq
+ * with its own parameters and the instances in the place of their conmgr, so names,
+ * certificates, passwords and PQreset are libpq's own affair. (3) Each connect(2)
+ * to an instance asks conmgr whether it offers that one now and binds the session to
+ * it; if not, libpq sees ECONNREFUSED and goes on. (4, 5) wake whoever is blocked
+ * in libpq or polls a socket; libpq says that the server closed the connection.
+ *
+ *   connect.c life.c   what stands before libpq      scope.c   the real functions
+ *   call.c admit.c     connect(2) inside libpq       route.c   step one
+ *   guard.c watch.c    the session and the watcher   mark.c session.c request.c
+ *   names.c words.c    host lists and parameters               the console's protocol
+ *   own.c lock.c       sockets, signals, fork        instance.c addresses
+ *
  * What the names of a connection mean with the library:
  *
  *   host, hostaddr, port  localhost (or a loopback address) and conmgr's port.

@@ -208,7 +208,7 @@ static struct guard *make_guard(struct plan *p)
 
 	if (g == NULL)
 		return NULL;
-	guard_restart(g);
+	g->patience = p->deadline - mark_clock();
 	if (p->first >= 0) {
 		guard_bind(g, &g->place[first_place(p, p->first)], p->socket, &p->session);
 		p->socket = own_none;

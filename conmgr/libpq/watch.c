@@ -201,6 +201,7 @@ static void *watch(void *unused)
 	size_t n;
 
 	(void)unused;
+	pthread_setname_np(pthread_self(), "libconmgr");
 	while ((n = turn(&wait)) > 0)
 		poll(polled, n, wait);
 	return NULL;
