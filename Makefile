@@ -150,6 +150,10 @@ bench-kill: need-go ## kill 100 to 10,000 sockets of one peer, against ss -K (ro
 bench-fault: need-go ## errors of 5,000 applications when their instance is lost (root)
 	go run ./scripts/bench/fault
 
+.PHONY: bench-modes
+bench-modes: need-go ## measure each way through conmgr, HAProxy and PgBouncer (root)
+	go run ./scripts/bench/modes
+
 .PHONY: soak
 soak: need-go ## SOAK (10m) at 50 ms x 5 over UDP, busy, 10 % loss (root)
 	go run ./scripts/bench/soak -for $(SOAK)

@@ -30,6 +30,7 @@ need qemu-system-x86 qemu-system-x86_64
 need xz-utils xz
 need util-linux setpriv
 need pgbouncer pgbouncer
+need haproxy haproxy # scripts/bench/modes
 need procps ps
 need default-jdk-headless java javac # cmd/e2e/drivers
 need nodejs node

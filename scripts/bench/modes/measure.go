@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pgconmgr/pgconmgr/agent/agenttest"
+)
+
+// ways are how the instance is reached.
+var ways = []string{"straight", "direct", "proxy", "pass-through", "haproxy", "pgbouncer"}
+
+const (
+	copyRows    = 100_000 // of 1,000 bytes and a line feed
+	connects    = 100     // one after the other
+	stormFolk   = 4
+	selectFolk  = 8
+	parallelism = 2
+)
+
+// env is the environment that leads a program of libpq a way.
+func (w *world) env(way string) []string {
+	host, port := "127.0.0.1", 0
+	switch way {
+	case "straight":
+		host, port = w.db1.Addr4.String(), 5432
+	case "direct", "proxy":
+		port = portConsole
+	case "pass-through":
+		port = portPrimary
+	case "haproxy":
+		port = portHAProxy
+	case "pgbouncer":
+		port = portPgBouncer
+	}
+	env := []string{
+		"PATH=/usr/local/bin:/usr/bin:/bin", "LC_ALL=C", "HOME=/nonexistent", "PGUSER=postgres", "PGDATABASE=postgres",
+		"PGHOST=" + host, fmt.Sprintf("PGPORT=%d", port), "PGSSLMODE=disable", "PGGSSENCMODE=disable",
+	}
+	if way == "direct" {
+		env = append(env, "LD_PRELOAD="+w.library, "PGTARGETSESSIONATTRS=primary")
+	}
+	return env
+}
+
+// command prepares a program of the client host.
+func (w *world) command(ctx context.Context, env []string, args ...string) *agenttest.Cmd {
+	cmd := w.client.Command(ctx, args[0], args[1:]...)
+	cmd.User, cmd.Dir, cmd.Env = user, "/", env
+	return cmd
+}
+
+func (w *world) psql(ctx context.Context, way string, args ...string) (string, error) {
+	out, err := w.command(ctx, w.env(way), append([]string{"psql", "-X", "-A", "-t"}, args...)...).Output()
+	return string(out), err
+}
+
+// warm goes each way once, and makes sure that it leads to the instance.
+func (w *world) warm(ctx context.Context) error {
+	for _, way := range ways {
+		out, err := w.psql(ctx, way, "-c", "SELECT host(inet_server_addr()) FROM big LIMIT 1")
+		if err != nil {
+			return fmt.Errorf("%s: %w", way, err)
+		}
+		if got := strings.TrimSpace(out); got != w.db1.Addr4.String() {
+			return fmt.Errorf("%s leads to %q: expected %v", way, got, w.db1.Addr4)
+		}
+	}
+	return w.primary.Exec(ctx, "SELECT count(*), sum(abalance) FROM pgbench_accounts; SELECT count(*) FROM big")
+}
+
+// measure goes a way for one part.
+func (w *world) measure(ctx context.Context, part, way string, length time.Duration) (float64, error) {
+	seconds := strconv.Itoa(int(length.Seconds()))
+	switch part {
+	case "select":
+		return w.pgbench(ctx, way, tps, "-S", "-c", strconv.Itoa(selectFolk), "-j", strconv.Itoa(parallelism), "-T", seconds)
+	case "storm":
+		return w.pgbench(ctx, way, tps, "-C", "-c", strconv.Itoa(stormFolk), "-j", strconv.Itoa(parallelism), "-T", seconds, "-f", w.one())
+	case "connect":
+		return w.pgbench(ctx, way, latency, "-C", "-c", "1", "-t", strconv.Itoa(connects), "-f", w.one())
+	}
+	return w.copyOut(ctx, way)
+}
+
+// Figures of pgbench: transactions per second, and milliseconds for one with its
+// connection.
+var (
+	tps     = regexp.MustCompile(`(?m)^tps = ([0-9.]+)`)
+	latency = regexp.MustCompile(`(?m)^latency average = ([0-9.]+) ms`)
+)
+
+func (w *world) pgbench(ctx context.Context, way string, figure *regexp.Regexp, args ...string) (float64, error) {
+	args = append([]string{w.primary.Program("pgbench"), "-n"}, args...)
+	out, err := w.command(ctx, w.env(way), args...).Output()
+	if err != nil {
+		return 0, err
+	}
+	found := figure.FindSubmatch(out)
+	if found == nil {
+		return 0, fmt.Errorf("pgbench wrote no %v: %s", figure, out)
+	}
+	return strconv.ParseFloat(string(found[1]), 64)
+}
+
+// one is a script with one small statement.
+func (w *world) one() string {
+	file := filepath.Join(w.dir, "one.sql")
+	_ = os.WriteFile(file, []byte("SELECT 1;\n"), 0o644)
+	return file
+}
+
+// copyOut returns megabytes per second of a whole run of psql.
+func (w *world) copyOut(ctx context.Context, way string) (float64, error) {
+	start := time.Now()
+	if _, err := w.psql(ctx, way, "-o", "/dev/null", "-c", "COPY big TO STDOUT"); err != nil {
+		return 0, err
+	}
+	return copyRows * 1001 / 1e6 / time.Since(start).Seconds(), nil
+}
+
+// hostList connects by a list of libpq whose first host is dead, with the shortest
+// timeout that libpq takes, and returns the milliseconds of a whole run of psql.
+func (w *world) hostList(ctx context.Context) (float64, error) {
+	env := append(w.env("straight"), fmt.Sprintf("PGHOST=%v,%v", w.db0.Addr4, w.db1.Addr4), "PGPORT=5432",
+		"PGCONNECT_TIMEOUT=2", "PGTARGETSESSIONATTRS=primary")
+	start := time.Now()
+	_, err := w.command(ctx, env, "psql", "-X", "-c", "SELECT 1").Output()
+	return time.Since(start).Seconds() * 1000, err
+}

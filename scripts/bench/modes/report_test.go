@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"slices"
+	"testing"
+)
+
+func TestOrder(t *testing.T) {
+	all := []string{"a", "b", "c"}
+	first := map[string]int{}
+	for i := range 6 {
+		got := order(all, i)
+		if sorted := slices.Sorted(slices.Values(got)); !slices.Equal(sorted, all) {
+			t.Errorf("round %d: %q", i, got)
+		}
+		first[got[0]]++
+	}
+	for _, way := range all {
+		if first[way] != 2 {
+			t.Errorf("%s is first in %d of 6 rounds, want 2", way, first[way])
+		}
+	}
+}
+
+// Ratios are taken within a round, and the median is that of the ratios.
+func TestSummaries(t *testing.T) {
+	r := report{Raw: map[string]map[string][]float64{}}
+	for _, values := range [][2]float64{{100, 50}, {10, 10}, {300, 100}} {
+		r.add("select", "proxy", values[0])
+		r.add("select", "haproxy", values[1])
+	}
+	for way, ms := range map[string]float64{"straight": 2, "direct": 2.5, "proxy": 3.25, "pass-through": 2.75} {
+		r.add("connect", way, ms)
+	}
+	var out bytes.Buffer
+	if err := r.print(&out); err != nil {
+		t.Fatal(err)
+	}
+	lines := bytes.Split(bytes.TrimSpace(out.Bytes()), []byte("\n"))
+	var got struct {
+		Proxy   quartiles  `json:"proxy_vs_haproxy"`
+		Extra   float64    `json:"connect_extra_ms"`
+		Bouncer *quartiles `json:"proxy_vs_pgbouncer"`
+	}
+	if err := json.Unmarshal(lines[len(lines)-1], &got); err != nil {
+		t.Fatalf("the last line: %v", err)
+	}
+	if want := (quartiles{Median: 2, Q1: 1.5, Q3: 2.5}); got.Proxy != want {
+		t.Errorf("proxy_vs_haproxy is %+v, want %+v", got.Proxy, want)
+	}
+	if got.Extra != 1.25 || got.Bouncer != nil {
+		t.Errorf("connect_extra_ms is %v, want 1.25; proxy_vs_pgbouncer %v, want none", got.Extra, got.Bouncer)
+	}
+}
