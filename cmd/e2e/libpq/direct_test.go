@@ -17,24 +17,25 @@ const (
 )
 
 // secure makes both instances speak TLS and ask for a password.
-func (w *world) secure() (rootcert string) {
-	w.Helper()
-	rootcert, err := w.primary.EnableTLS()
-	w.must(err)
-	agenttest.MustExec(w, w.primary, fmt.Sprintf(`SET password_encryption = 'scram-sha-256';
-		CREATE ROLE %s LOGIN IN ROLE pg_monitor PASSWORD '%s'`, user, password))
-	for _, p := range []*agenttest.Postgres{w.primary, w.standby} {
-		w.must(p.SetHBA([]string{"host replication all 10.99.0.0/24 trust", "hostssl all all 10.99.0.0/24 scram-sha-256"}))
-		w.must(p.Reload())
+func secure(rootcert *string) func(*world) {
+	return func(w *world) {
+		w.Helper()
+		var err error
+		*rootcert, err = w.primary.EnableTLS()
+		w.must(err)
+		agenttest.MustExec(w, w.primary, fmt.Sprintf(`SET password_encryption = 'scram-sha-256';
+			CREATE ROLE %s LOGIN IN ROLE pg_monitor PASSWORD '%s'`, user, password))
+		w.hba = []string{"host replication all 10.99.0.0/24 trust", "hostssl all all 10.99.0.0/24 scram-sha-256"}
+		w.must(w.primary.SetHBA(w.hba))
+		w.must(w.primary.Reload())
 	}
-	return rootcert
 }
 
 // What TLS, the password file and psql call the server is the instance's own name,
 // with channel binding, for each target.
 func TestNamesOfTheInstance(t *testing.T) {
-	w := newWorld(t, nil)
-	rootcert := w.secure()
+	var rootcert string
+	w := newWorld(t, secure(&rootcert))
 	w.must(os.WriteFile(w.dir+"/pgpass", fmt.Appendf(nil, "localhost:*:*:*:wrong\ndb1:5432:*:%s:%s\n", user, password), 0o644))
 	// libpq wants it to itself.
 	w.output(w.env(""), "sh", "-c", "umask 077 && cp "+w.dir+"/pgpass "+w.dir+"/passfile")
@@ -78,7 +79,7 @@ func (w *world) checkNobody(env []string) {
 	var out string
 	agenttest.Eventually(w, generous, "there is no standby", func() bool {
 		var err error
-		out, err = w.try(append(env, "PGTARGETSESSIONATTRS=standby", "PGSSLMODE=prefer"), "psql", "-X", "-c", "SELECT 1")
+		out, err = w.try(append(env, "PGTARGETSESSIONATTRS=standby", "PGSSLMODE=prefer", "PGCHANNELBINDING=prefer"), "psql", "-X", "-c", "SELECT 1")
 		return err != nil
 	})
 	w.Logf("psql is told: %s", out)
@@ -121,6 +122,7 @@ func TestEmbeddedConnectFails(t *testing.T) {
 	}, idle)
 	w.awaitInMode([]*running{r})
 	agenttest.MustFault(t, w.cm.Process.Kill)
+	w.awaitGone([]*running{r})
 	r.write(w, "\n")
 	r.awaitEnd(w)
 	if text := r.wrote(); !strings.Contains(text, "broken: SQLSTATE 57P0") || !strings.Contains(text, "connect: SQLSTATE 08001") {

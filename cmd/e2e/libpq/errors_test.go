@@ -99,6 +99,9 @@ func (w *world) expectBroken(list []*running, row string, from func() mono.Insta
 			w.Errorf("%s %s: an error %v before the verdict was due", row, r, -after)
 		}
 	}
+	if due == 0 { // the server is there: a statement that comes before the fault works
+		w.awaitGone(list)
+	}
 	for _, r := range list {
 		if !r.noticesItself() {
 			r.used = clock.Now()
@@ -114,6 +117,21 @@ func (w *world) expectBroken(list []*running, row string, from func() mono.Insta
 		r.awaitEnd(w)
 		w.checkText(r)
 	}
+}
+
+// awaitGone waits until the primary has no session of the programs any more.
+func (w *world) awaitGone(list []*running) {
+	w.Helper()
+	agenttest.Eventually(w, generous, "no session of the programs", func() bool {
+		for _, name := range agenttest.MustQuery(w, w.primary, "SELECT application_name FROM pg_stat_activity") {
+			for _, r := range list {
+				if name == r.id() {
+					return false
+				}
+			}
+		}
+		return true
+	})
 }
 
 func (w *world) brokenAt(r *running) mono.Instant {

@@ -5,7 +5,6 @@ package libpq
 import (
 	"context"
 	"fmt"
-	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -30,32 +29,38 @@ type world struct {
 	primary, standby *agenttest.Postgres
 	cm               *agenttest.Conmgr
 	heartbeats       *agenttest.Capture
-	dir              string // of the library
+	hba              []string // of the standby; nil: the default lines
+	dir              string   // of the library
 }
 
-// newWorld starts everything; change may turn the primary's settings, and what
-// conmgr.conf has besides.
-func newWorld(t *testing.T, conmgr map[string]string) *world {
+// newWorld starts everything but conmgr. prepare may change the primary before the
+// standby is copied from it.
+func newWorld(t *testing.T, prepare func(*world)) *world {
 	t.Helper()
+	t.Parallel()
 	agenttest.NeedLab(t)
 	agenttest.NeedPostgres(t)
 	needBuild(t)
 	lab := agenttest.MustLab(t, "client", "db1", "db2")
 	w := &world{T: t, client: lab.Host("client"), db1: lab.Host("db1"), db2: lab.Host("db2")}
-	w.primary, w.standby = agenttest.MustPair(t, w.db1, w.db2)
+	w.primary = agenttest.MustPostgres(t, w.db1, agenttest.PostgresOptions{})
+	if prepare != nil {
+		prepare(w)
+	}
+	w.standby = agenttest.MustPostgres(t, w.db2, agenttest.PostgresOptions{StreamFrom: w.primary, HBA: w.hba})
+	w.must(w.standby.WaitStreaming(t.Context()))
 	for _, p := range []*agenttest.Postgres{w.primary, w.standby} {
 		_, err := p.StartWatchdog(t.Context(), agenttest.WatchdogOptions{})
 		w.must(err)
 	}
 	w.heartbeats = agenttest.MustCapture(t, w.client, portHeartbeat)
-	params := map[string]string{
-		"heartbeat_interval": "100ms", "heartbeat_timeout": fmt.Sprintf("%dms", timeout.Milliseconds()),
-		"log_min_messages": "INFO", "backend_host0": "'db1'", "backend_host1": "'db2'",
-	}
-	maps.Copy(params, conmgr)
 	var err error
 	w.cm, err = w.client.NewConmgr(agenttest.ConmgrOptions{
-		Instances: []*agenttest.Postgres{w.primary, w.standby}, Params: params,
+		Instances: []*agenttest.Postgres{w.primary, w.standby},
+		Params: map[string]string{
+			"heartbeat_interval": "100ms", "heartbeat_timeout": fmt.Sprintf("%dms", timeout.Milliseconds()),
+			"log_min_messages": "INFO", "backend_host0": "'db1'", "backend_host1": "'db2'",
+		},
 	})
 	w.must(err)
 	w.dir = install(t, w.client)

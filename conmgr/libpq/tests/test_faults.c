@@ -47,7 +47,7 @@ static void expect_broken(PGconn *conn)
 
 	ok(PQstatus(conn) == CONNECTION_BAD, "broken: %s", error);
 	ok(strstr(error, "server closed the connection unexpectedly") != NULL, "in libpq's usual words");
-	ok(readable(PQcmSocket(conn), 0) && readable(PQcmSocket(conn), 0), "PQcmSocket stays readable");
+	ok(readable(PQcmSocket(conn), GENEROUS) && readable(PQcmSocket(conn), 0), "PQcmSocket stays readable");
 }
 
 static void check_blocked(void)
@@ -186,7 +186,7 @@ static void check_connecting(void)
 	ok(state == PGRES_POLLING_OK && is_at(conn, rig.db[1]), "goes on to another instance: %s",
 	   PQerrorMessage(conn));
 	ok(now_ms() - start < 5000, "and does not wait for the timeout");
-	ok(cm_bound(rig.cm, 1) == 1, "whose faults it hears of");
+	ok(EVENTUALLY(cm_bound(rig.cm, 1) == 1), "whose faults it hears of");
 	cm_fault(rig.cm, 1);
 	ok(readable(PQsocket(conn), GENEROUS), "as of this one");
 	for (int i = 0; i < 4; i++)
@@ -204,7 +204,7 @@ static void check_second(void)
 	cm_offer(rig.cm, 1, true);
 	conn = open_at(1);
 	same(PQhost(conn), "db1", "PQhost");
-	ok(EVENTUALLY(cm_bound(rig.cm, 0) == 0) && cm_bound(rig.cm, 1) == 1, "bound to the second");
+	ok(EVENTUALLY(cm_bound(rig.cm, 0) == 0 && cm_bound(rig.cm, 1) == 1), "bound to the second");
 	cm_fault(rig.cm, 0);
 	ok(!readable(PQsocket(conn), 100) && !readable(PQcmSocket(conn), 0), "the first is none of its business");
 	run(conn, "SELECT", PGRES_COMMAND_OK);
