@@ -21,14 +21,37 @@ func TestErrors(t *testing.T) {
 	needModules(w)
 	w.startConmgr()
 
-	list := w.startAll()
+	list, control := w.startAll(), w.startControl()
 	killed := agenttest.MustFault(w, w.cm.Process.Kill)
 	w.expectBroken(list, "conmgr-death", func() mono.Instant { return killed.Before }, 0)
+	w.expectOpen(control)
 
 	w.startConmgr()
 	list = w.startAll()
 	agenttest.MustFault(w, w.db1.Cut)
 	w.expectBroken(list, "silent-server", func() mono.Instant { return w.lastHeartbeat(w.db1) }, timeout)
+	w.expectOpen(control)
+}
+
+// startControl runs a program without the library, straight to the primary: what
+// breaks the others must not be what breaks it.
+func (w *world) startControl() *running {
+	w.Helper()
+	r := w.startIn(w.envAt("control-"+blocked, w.db1.Addr4.String(), 5432, false), kind{
+		name: "control", sessions: 1,
+		args: func(w *world, mode string) []string { return []string{w.program("blocking"), mode} },
+	}, blocked)
+	w.awaitInMode([]*running{r})
+	return r
+}
+
+func (w *world) expectOpen(r *running) {
+	w.Helper()
+	select {
+	case <-r.broken:
+		w.Errorf("a program without the library ended, too:\n%s", r.wrote())
+	default:
+	}
 }
 
 // needModules skips where a driver of another language is missing.

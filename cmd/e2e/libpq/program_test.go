@@ -114,11 +114,15 @@ func (r *running) id() string { return r.name + "-" + r.mode }
 // says are the lines that tell of a broken connection.
 var says = regexp.MustCompile(`^broken:|server closed the connection|no connection to the server|aborted`)
 
-// start starts a program and does not wait for anything.
+// start starts a program towards conmgr and does not wait for anything.
 func (w *world) start(k kind, mode string) *running {
 	w.Helper()
+	return w.startIn(w.envAt(k.name+"-"+mode, "localhost", portConsole, !k.linked), k, mode)
+}
+
+func (w *world) startIn(env []string, k kind, mode string) *running {
+	w.Helper()
 	r := &running{kind: k, mode: mode, broken: make(chan mono.Instant, 1)}
-	env := w.envAt(r.id(), "localhost", portConsole, !k.linked)
 	args := k.args(w, mode)
 	// Not with the test's context: cleaning up comes first.
 	r.cmd = w.client.Command(context.Background(), args[0], args[1:]...)

@@ -46,7 +46,7 @@ func (w *world) env(way string) []string {
 		"PGHOST=" + host, fmt.Sprintf("PGPORT=%d", port), "PGSSLMODE=disable", "PGGSSENCMODE=disable",
 	}
 	if way == "direct" {
-		env = append(env, "LD_PRELOAD="+w.library, "PGTARGETSESSIONATTRS=primary")
+		env = append(env, "LD_PRELOAD="+w.companion, "PGTARGETSESSIONATTRS=primary")
 	}
 	return env
 }

@@ -33,7 +33,7 @@ type world struct {
 	primary, standby *agenttest.Postgres
 	cm               *agenttest.Conmgr
 	dir              string // of what the client's programs read
-	library          string
+	companion        string // libconmgr.so
 }
 
 func newWorld(ctx context.Context) (*world, error) {
@@ -114,8 +114,8 @@ func (w *world) installLibrary(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	w.library = filepath.Join(w.dir, "libconmgr.so")
-	return os.WriteFile(w.library, text, 0o755)
+	w.companion = filepath.Join(w.dir, "libconmgr.so")
+	return os.WriteFile(w.companion, text, 0o755)
 }
 
 // startProxies starts HAProxy and PgBouncer as their manuals begin.
