@@ -8,13 +8,12 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"strconv"
 	"sync"
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/pgconmgr/pgconmgr/agent/unixsock"
 )
 
 // entrance is one listening socket and what is behind it.
@@ -226,39 +225,11 @@ func listenMark(port uint16) (net.Listener, error) {
 	return l, nil
 }
 
-// listenSocket binds conmgr.sock with mode 0600 from the beginning. A socket
-// that nobody serves any more is replaced.
+// listenSocket binds conmgr.sock, for conmgr's own user alone.
 func listenSocket(path string) (net.Listener, error) {
-	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
-		var err error
-		// bind(2) takes the mode of the socket's own inode (af_unix.c).
-		if e := raw.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), 0o600) }); e != nil {
-			return e
-		}
-		return err
-	}}
-	l, err := config.Listen(context.Background(), "unix", path)
-	if errors.Is(err, syscall.EADDRINUSE) && isStale(path) {
-		if err := os.Remove(path); err != nil {
-			return nil, fmt.Errorf("remove the stale socket %s: %w", path, err)
-		}
-		l, err = config.Listen(context.Background(), "unix", path)
-	}
+	l, err := unixsock.Listen(path)
 	if err != nil {
 		return nil, listenError(err, path)
 	}
 	return l, nil
-}
-
-// isStale reports whether path is a socket that refuses.
-func isStale(path string) bool {
-	info, err := os.Lstat(path)
-	if err != nil || info.Mode().Type() != os.ModeSocket {
-		return false
-	}
-	conn, err := net.Dial("unix", path)
-	if err == nil {
-		_ = conn.Close()
-	}
-	return errors.Is(err, syscall.ECONNREFUSED)
 }

@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -313,33 +312,6 @@ func TestPortTaken(t *testing.T) {
 	_, err = NewServer(ServerOptions{Source: f.picture, Route: byAttribute, SocketPath: f.socket})
 	if err == nil || !strings.Contains(err.Error(), f.socket) {
 		t.Errorf("a taken socket: %v", err)
-	}
-}
-
-// conmgr.sock belongs to its user alone, and a stale one is replaced.
-func TestSocketFile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "conmgr.sock")
-	stale, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	stale.(*net.UnixListener).SetUnlinkOnClose(false)
-	_ = stale.Close()
-	l, err := listenSocket(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	info, err := os.Stat(path)
-	if err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("mode %v, %v, want 0600", info.Mode(), err)
-	}
-	plain := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(plain, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := listenSocket(plain); err == nil {
-		t.Error("a plain file was replaced")
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pgconmgr/pgconmgr/agent/unixsock"
 )
 
 // owner is the user at the other end of an application's socket.
@@ -18,19 +20,10 @@ type owner struct {
 	pid   int32 // 0 for unknown: TCP sockets do not tell it
 }
 
-// unixOwner asks the kernel who connected (SO_PEERCRED).
+// unixOwner asks the kernel who connected.
 func unixOwner(c *net.UnixConn) owner {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return owner{}
-	}
-	var o owner
-	_ = raw.Control(func(fd uintptr) {
-		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
-			o = owner{known: true, uid: cred.Uid, pid: cred.Pid}
-		}
-	})
-	return o
+	p, err := unixsock.PeerOf(c)
+	return owner{known: err == nil, uid: p.UID, pid: p.PID}
 }
 
 // tcpOwners asks the kernel for the owner of single TCP sockets of this network
