@@ -314,15 +314,6 @@ func (d *Docket) noteTerminated(r *relation) {
 	d.terminated[clientKey{r.client.Addr, r.client.Conmgr}] = struct{}{}
 }
 
-// ArmedSince returns when a session was armed, zero when it is not tracked, as one
-// of a protected address.
-func (d *Docket) ArmedSince(session uint64) mono.Instant {
-	if r := d.sessions[session]; r != nil {
-		return r.armed
-	}
-	return 0
-}
-
 // Len returns how many relations there are.
 func (d *Docket) Len() int { return d.count }
 

@@ -64,23 +64,54 @@ var unended = new(ending)
 // View is one relation as status shows it.
 type View struct {
 	Client
-	State   string // armed, waiting, spared, suspended, warranted
-	Session uint64
-	Case    Case        // not while armed
-	Reason  wire.Reason // not while armed
-	Verdict mono.Instant
-	Until   mono.Instant // of a wait
-	Warrant uint64
+	State      string // armed, waiting, spared, suspended, warranted
+	Session    uint64
+	Timeout    time.Duration
+	Armed      mono.Instant
+	Generation uint64 // armed sessions of this conmgr, the present one included
+	Case       Case   // not while armed, nor are the following
+	Reason     wire.Reason
+	Silence    time.Duration
+	Verdict    mono.Instant
+	Until      mono.Instant // of a wait
+	Warrant    uint64
+}
+
+func (r *relation) view() View {
+	return View{
+		Client: r.client, State: r.state.String(), Session: r.session, Timeout: r.timeout, Armed: r.armed,
+		Generation: uint64(r.generation), Case: r.kase, Reason: r.reason, Silence: r.silence,
+		Verdict: r.verdict, Until: r.deadline, Warrant: r.warrant,
+	}
+}
+
+// Of returns the relation that an armed session belongs to.
+func (d *Docket) Of(session uint64) (v View, ok bool) {
+	r := d.sessions[session]
+	if r == nil {
+		return v, false
+	}
+	return r.view(), true
+}
+
+// Unarmed returns the relations without an armed session, in no order.
+func (d *Docket) Unarmed() []View {
+	var views []View
+	for _, site := range d.sites {
+		for _, r := range site {
+			if r.state != relationArmed {
+				views = append(views, r.view())
+			}
+		}
+	}
+	return views
 }
 
 // View returns all relations, ordered by address and conmgr.
 func (d *Docket) View() []View {
 	views := make([]View, 0, d.count)
 	for _, r := range d.sorted() {
-		views = append(views, View{
-			Client: r.client, State: r.state.String(), Session: r.session, Case: r.kase,
-			Reason: r.reason, Verdict: r.verdict, Until: r.deadline, Warrant: r.warrant,
-		})
+		views = append(views, r.view())
 	}
 	return views
 }

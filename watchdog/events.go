@@ -52,8 +52,11 @@ type Event struct {
 	LastValidAt time.Time `json:"last_valid_at,omitzero"`
 	VerdictAt   time.Time `json:"verdict_at,omitzero"`
 	Outcome     string    `json:"outcome,omitempty"`
-	DryRun      bool      `json:"dry_run,omitempty"`
-	Evidence    string    `json:"evidence,omitempty"`
+	// By is who paused or resumed kills, and Until the end of that pause.
+	By       string    `json:"by,omitempty"`
+	Until    time.Time `json:"until,omitzero"`
+	DryRun   bool      `json:"dry_run,omitempty"`
+	Evidence string    `json:"evidence,omitempty"`
 
 	// Joined is the warrant of the same address whose run did the work.
 	Joined uint64 `json:"joined,omitempty"`

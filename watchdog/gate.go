@@ -50,6 +50,8 @@ type gate struct {
 	bound    string // what was logged last about listening
 	refusals refusals
 	hush     hush
+	paused   *Pause // nil: kills are allowed
+	resumer  string // who asks for the end of the pause, while that is carried out
 
 	admission atomic.Pointer[Admission]
 }
@@ -71,6 +73,7 @@ func newGate(s *server, id wire.ID) *gate {
 	}
 	g.admission.Store(&Admission{Own: own})
 	g.configure(s.config())
+	g.restorePause()
 	return g
 }
 
@@ -325,11 +328,15 @@ func (g *gate) order(call func(now mono.Instant, out *Orders)) {
 // report logs what the docket decided and keeps it as an event, unless there is
 // too much of it; a warrant always.
 func (g *gate) report(e DocketEvent) {
+	if e.Kind == DocketPaused || e.Kind == DocketResumed {
+		g.reportPause(e)
+		return
+	}
 	if e.Kind != DocketWarrant && e.Addr.IsValid() && !g.hush.tell(g.server.loop.Now(), e.Addr) {
 		return
 	}
 	level := slog.LevelInfo
-	if e.Kind == DocketWarrant && e.Case != CaseShutdown || e.Kind == DocketOverflow {
+	if e.Kind == DocketWarrant && e.Case != CaseShutdown || e.Kind == DocketOverflow || e.Kind == DocketSuspended {
 		level = slog.LevelWarn // but a stopped conmgr is everyday life
 	}
 	args := []any{"peer", e.Addr, "session", e.Session, "case", e.Case, "why", e.Reason,

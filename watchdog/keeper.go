@@ -25,6 +25,7 @@ import (
 // delay a beat. Of what it is asked to keep, only the newest set of armed
 // sessions is written; events are all written.
 type keeper struct {
+	dir    string
 	log    *slog.Logger
 	events *EventStore
 	armed  *ArmedStore
@@ -35,7 +36,10 @@ type keeper struct {
 	records []ArmedRecord
 	dirty   bool
 	startUS int64
-	pending []DocketEvent
+	pending []Event
+	// paused is to be written when there is somebody in pausers to be told of that.
+	paused  *Pause
+	pausers []chan<- error // nil: nobody waits
 }
 
 func openKeeper(dir string, log *slog.Logger) (*keeper, error) {
@@ -48,7 +52,7 @@ func openKeeper(dir string, log *slog.Logger) (*keeper, error) {
 		return nil, err
 	}
 	return &keeper{
-		log: log, events: events, armed: NewArmedStore(dir), bootID: bootID, wake: make(chan struct{}, 1),
+		dir: dir, log: log, events: events, armed: NewArmedStore(dir), bootID: bootID, wake: make(chan struct{}, 1),
 	}, nil
 }
 
@@ -81,8 +85,29 @@ func (k *keeper) postmaster(startUS int64) (changed bool) {
 	return changed
 }
 
-// event asks for an event to be written.
-func (k *keeper) event(e DocketEvent) {
+// loadPause returns the pause of the last run, nil for none.
+func (k *keeper) loadPause() *Pause {
+	p, err := loadPause(k.dir)
+	if err != nil {
+		k.log.Error("cannot go on with the pause of the last run: kills are allowed", "err", err)
+	}
+	return p
+}
+
+// savePause asks for a pause to be written, or with nil to be taken back. done gets
+// the result, which may be nil; it must have room.
+func (k *keeper) savePause(p *Pause, done chan<- error) {
+	k.mu.Lock()
+	k.paused, k.pausers = p, append(k.pausers, done)
+	k.mu.Unlock()
+	k.kick()
+}
+
+// event asks for what the docket decided to be written.
+func (k *keeper) event(e DocketEvent) { k.record(e.event()) }
+
+// record asks for an event to be written.
+func (k *keeper) record(e Event) {
 	k.mu.Lock()
 	k.pending = append(k.pending, e)
 	k.mu.Unlock()
@@ -112,21 +137,37 @@ func (k *keeper) write() {
 	k.mu.Lock()
 	set := ArmedSet{BootID: k.bootID, PostmasterStart: k.startUS, Records: k.records}
 	dirty, pending := k.dirty, k.pending
-	k.dirty, k.records, k.pending = false, nil, nil
+	paused, pausers := k.paused, k.pausers
+	k.dirty, k.records, k.pending, k.pausers = false, nil, nil, nil
 	k.mu.Unlock()
+	if len(pausers) > 0 {
+		k.writePause(paused, pausers)
+	}
 	if dirty {
 		if err := k.armed.Save(set); err != nil {
 			k.log.Error("cannot keep the armed sessions: a client that dies while the agent is away will not be judged", "err", err)
 		}
 	}
 	for _, e := range pending {
-		if err := k.events.Append(e.event()); err != nil {
+		if err := k.events.Append(e); err != nil {
 			k.log.Error("cannot keep an event", "err", err)
 		}
 	}
 	if len(pending) > 0 {
 		if err := k.events.Sync(); err != nil {
 			k.log.Error("cannot keep events", "err", err)
+		}
+	}
+}
+
+func (k *keeper) writePause(p *Pause, pausers []chan<- error) {
+	err := savePause(k.dir, p)
+	if err != nil {
+		k.log.Error("the pause of kills would be forgotten, or wrongly gone on with, by a restart of the agent", "err", err)
+	}
+	for _, done := range pausers {
+		if done != nil {
+			done <- err
 		}
 	}
 }
@@ -138,8 +179,12 @@ func (k *keeper) close() {
 
 // event turns a decision of the docket into a record.
 func (e DocketEvent) event() Event {
+	var outcome Outcome
+	if e.Kind == DocketSuspended {
+		outcome = OutcomePaused
+	}
 	return Event{
-		Time: clock.Wall(e.At), Kind: e.Kind.String(), Addr: e.Addr, Conmgr: hex.EncodeToString(e.Conmgr[:]),
+		Time: clock.Wall(e.At), Kind: e.Kind.String(), Outcome: string(outcome), Addr: e.Addr, Conmgr: hex.EncodeToString(e.Conmgr[:]),
 		Session: e.Session, Warrant: e.Warrant, Case: e.Case.String(), Reason: e.Reason.String(),
 		SilenceMS: e.Silence.Milliseconds(), DryRun: e.DryRun,
 	}

@@ -80,7 +80,7 @@ func (p *postmaster) wait() error {
 // ended reports whether the process has ended by now.
 func (p *postmaster) ended() bool {
 	ended := false
-	err := control(p.file, func(fd uintptr) { ended = pidfdEnded(fd) })
+	err := onDescriptor(p.file, func(fd uintptr) { ended = pidfdEnded(fd) })
 	return err == nil && ended
 }
 
@@ -94,7 +94,7 @@ func pidfdEnded(fd uintptr) bool {
 	return err == nil && n == 1 && fds[0].Revents&unix.POLLIN != 0
 }
 
-func control(c syscall.Conn, f func(fd uintptr)) error {
+func onDescriptor(c syscall.Conn, f func(fd uintptr)) error {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return err

@@ -39,8 +39,9 @@ type Options struct {
 	Reload <-chan []conf.Entry
 	// Ready is called once when heartbeats are served and the instance has been
 	// looked at. May be nil.
-	Ready func()
-	Log   *slog.Logger // nil discards
+	Ready   func()
+	Version string       // of the program, for those who ask
+	Log     *slog.Logger // nil discards
 }
 
 // server is one running watchdog. The parts and who calls whom:
@@ -50,6 +51,8 @@ type Options struct {
 //	                                 +---warrants---> Terminator
 //	                                 +---records----> keeper (files)
 //	                                 +---sessions---> publisher (SQL extension)
+//	                                 ^
+//	agentctl ---> control -----------+ sessions, pause
 //
 // The gate and the docket belong to the loop goroutine.
 type server struct {
@@ -65,6 +68,8 @@ type server struct {
 	own        ownConns
 	life       lifeSigns
 	links      *linkhint.Hints
+	rights     provenRights
+	started    time.Time
 	scope      atomic.Pointer[scope]
 	settings   settings
 	listening  sync.Mutex // held by listen
@@ -97,7 +102,7 @@ func Run(ctx context.Context, o Options) error {
 }
 
 func newServer(o Options) (*server, error) {
-	s := &server{options: o, log: o.Log}
+	s := &server{options: o, log: o.Log, started: time.Now()}
 	earlier, err := LoadServerSettings(o.State)
 	if err != nil {
 		o.Log.Error("cannot use the settings kept from the last run", "err", err)
@@ -151,6 +156,9 @@ func (s *server) run(ctx context.Context) error {
 	s.sockets.prove(ctx, ProveSockets)
 	defer s.sockets.close()
 	g, ctx := errgroup.WithContext(ctx)
+	if c := s.openControl(); c != nil {
+		g.Go(func() error { c.Run(ctx); return nil })
+	}
 	g.Go(func() error { return s.loop.Run(loopCtx) })
 	g.Go(func() error { return s.monitor.Run(ctx) })
 	g.Go(func() error { return ignoreEnd(s.terminator.Run(ctx)) })
@@ -261,6 +269,7 @@ func (s *server) tell(f Findings) {
 }
 
 func (s *server) onRights(role string, r Rights) {
+	s.rights.set(role, r)
 	for _, missing := range r.Missing(role) {
 		s.log.Error("the agent's role lacks a right: sessions of dead clients will not end", "role", role, "expected", missing)
 	}

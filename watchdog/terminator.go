@@ -100,6 +100,7 @@ const (
 	OutcomeDryRun    Outcome = "dry run"    // nobody was touched
 	OutcomeHostAlive Outcome = "host alive" // the last look: ask [Docket.Alive]
 	OutcomeProtected Outcome = "protected"  // the address is protected
+	OutcomePaused    Outcome = "paused"     // no warrant: kills are paused; judged again after the pause
 	OutcomeStuck     Outcome = "stuck"      // an interim record: cannot work, goes on trying
 	OutcomeStopped   Outcome = "stopped"    // the agent stops; the client is judged after its start
 )

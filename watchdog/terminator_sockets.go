@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/pgconmgr/pgconmgr/agent/mono"
@@ -46,6 +47,8 @@ type peerSockets struct {
 	table  socketTable // nil while there is none
 	// unable is why no socket can be destroyed, as long as the agent runs.
 	unable error
+	// proof is what the last try said, for whoever asks; nil before the first.
+	proof atomic.Pointer[error]
 }
 
 // dump is what the last look of a warrant found.
@@ -61,7 +64,9 @@ var errOddTable = errors.New("fewer outcomes than sockets")
 // prove finds out at the start whether sockets can be destroyed, and says so if
 // not.
 func (p *peerSockets) prove(ctx context.Context, try func(context.Context) error) {
-	if err := try(ctx); err != nil {
+	err := try(ctx)
+	p.proof.Store(&err)
+	if err != nil {
 		p.cannot(err)
 	}
 }
@@ -78,6 +83,7 @@ func (p *peerSockets) cannot(err error) {
 		return
 	}
 	p.unable = err
+	p.proof.Store(&err)
 	p.log.Warn("sockets of dead clients cannot be destroyed: their sessions are terminated all the same, clients of watchdog.ports stay",
 		"err", err, "hint", hint)
 }

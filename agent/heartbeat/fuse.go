@@ -34,3 +34,6 @@ func (m *Machine) Hold(now mono.Instant, out *Output) {
 	m.deadline, m.graceUntil = m.verdictAt().Add(m.cfg.Timeout), mono.Never
 	m.become(now, wire.StateSuspect, wire.ReasonFuse, out)
 }
+
+// Held reports whether the verdict of the present silence is held.
+func (m *Machine) Held() bool { return m.held && m.doubtful() }

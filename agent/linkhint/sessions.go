@@ -76,6 +76,15 @@ func (h *Hints) Source() string {
 	return h.w.Source().String()
 }
 
+// Missing returns the better sources that do not work here, best first, with why. May
+// be called from any goroutine.
+func (h *Hints) Missing() []Missing {
+	if h.w == nil {
+		return nil
+	}
+	return h.w.Missing()
+}
+
 // onPurpose is the grace of a link that somebody has set down, removed, or taken
 // the route to: the session waits its whole timeout.
 const onPurpose = time.Duration(math.MaxInt64)

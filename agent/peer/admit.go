@@ -234,6 +234,7 @@ func (ln *Listener) forget(s *Session) {
 		return
 	}
 	delete(ln.byID, s.id)
+	ln.ended.add(s.m.Stats())
 	ln.configs.release(s.m.Config())
 	addr := s.remote.Addr()
 	rest := slices.DeleteFunc(ln.byAddr[addr], func(o *Session) bool { return o == s })

@@ -38,6 +38,8 @@ func (ln *Listener) weighFuse(now mono.Instant) {
 	if !heartbeat.FuseBlows(armed, len(dying)) {
 		return
 	}
+	ln.loop.stats.Fuses++
+	ln.loop.stats.Fused = now
 	if more, ok := ln.loop.fused.Note(now); ok {
 		ln.loop.log.Warn("fuse: too many sessions would end at once, holding the verdicts for one more timeout",
 			"silent", len(dying), "armed", armed, "more_since_last", more)

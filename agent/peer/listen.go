@@ -74,6 +74,7 @@ type Listener struct {
 	ring     *key.Ring // nil: no key is required
 	cookies  *key.Cookies
 	stats    ListenStats
+	ended    Frames              // of sessions that have ended
 	byID     map[uint64]*Session // all of them
 	configs  configs
 	unarmed  map[*Session]struct{}       // still shaking hands

@@ -73,6 +73,7 @@ type Loop struct {
 	stall     *Timer
 	stood     mono.Pace // lines about lateness
 	fused     mono.Pace // lines about the fuse
+	stats     LoopStats
 
 	mu     sync.Mutex // guards the following
 	posted []func()
@@ -301,6 +302,7 @@ func (l *Loop) noteLateness(now mono.Instant) {
 	if late <= l.least/4 {
 		return
 	}
+	l.stats.Stalls++
 	if more, ok := l.stood.Note(now); ok {
 		l.log.Warn("this process stood still: nobody is judged for that silence",
 			"late", late.Round(time.Millisecond), "sessions", len(l.sessions), "more_since_last", more)

@@ -242,6 +242,9 @@ func TestAgentRestartIsNoVerdict(t *testing.T) {
 	if n := man.count(wire.StateDown); n != 0 {
 		t.Errorf("%d verdicts, want none", n)
 	}
+	if st := on(manLoop, manLoop.Stats); st.Stalls == 0 {
+		t.Errorf("conmgr's loop: %+v, want a stall", st)
+	}
 }
 
 func TestRefusalIsTold(t *testing.T) {
@@ -429,7 +432,7 @@ func TestReaderThatNeverReads(t *testing.T) {
 func TestFuseHoldsThenActs(t *testing.T) {
 	dogLoop, manLoop := startLoop(t), startLoop(t)
 	var dog recorder
-	_, addr := serve(t, dogLoop, &dog)
+	ln, addr := serve(t, dogLoop, &dog)
 	men := make([]recorder, 4)
 	sessions := make([]*Session, 4)
 	for i := range men {
@@ -443,7 +446,19 @@ func TestFuseHoldsThenActs(t *testing.T) {
 			s.transport.(*stream).owner = mute{}
 		}
 	})
+	eventually(t, "the fuse holds four", func() bool { return on(dogLoop, func() bool { return ln.Census().Held == 4 }) })
+	before := on(dogLoop, ln.Census)
+	if before.ByState[wire.StateSuspect] != 4 || before.Frames.Received < 4 || before.Frames.Sent < 4 {
+		t.Errorf("while it holds: %+v", before)
+	}
 	eventually(t, "four verdicts", func() bool { return dog.count(wire.StateDown) >= 4 })
+	after := on(dogLoop, ln.Census)
+	if after.Held != 0 || after.ByState != [wire.StateSuspect + 1]int{} || after.Frames.Received < before.Frames.Received || after.Frames.Sent <= before.Frames.Sent {
+		t.Errorf("behind the verdicts: %+v, before %+v", after, before)
+	}
+	if st := on(dogLoop, dogLoop.Stats); st.Fuses == 0 || st.Fused.IsZero() {
+		t.Errorf("loop: %+v", st)
+	}
 	dog.mu.Lock()
 	defer dog.mu.Unlock()
 	for _, c := range dog.changes {

@@ -83,7 +83,8 @@ func serve(o *options, stderr io.Writer) error {
 		notify(log, daemon.SdNotifyStopping)
 	})
 	return watchdog.Run(ctx, watchdog.Options{
-		DSN: o.dsn, State: o.stateDir, KeyFile: o.keyFile, RunDir: o.runDir, File: file, Flags: o.settings, Log: log,
+		DSN: o.dsn, State: o.stateDir, KeyFile: o.keyFile, RunDir: o.runDir, File: file, Flags: o.settings,
+		Version: cli.Version, Log: log,
 		Reload: reloads(ctx, hup, o, log),
 		Ready:  func() { notify(log, daemon.SdNotifyReady) },
 	})
