@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"net/netip"
 
 	"github.com/pgconmgr/pgconmgr/agent/sockdiag"
@@ -117,14 +118,18 @@ func ownersText(r *row) string {
 	return text
 }
 
-// socketTable is a look as text.
-type socketTable struct {
-	lines   []string // headings first
-	summary string   // how many, and which columns are missing
+// picture makes a look ready to be shown; joined adds the columns of the database.
+// Trouble with the database is a note.
+func (o *look) picture(joined bool) *picture {
+	return &picture{
+		at: o.at, notes: o.allNotes(),
+		table: func(limit int) textTable { return tableOf(o, joined, limit) },
+		json:  func(w io.Writer) error { return printSockets(w, o) },
+	}
 }
 
 // tableOf lays a look out on lines of so many characters, 0 for no limit.
-func tableOf(seen *look, joined bool, limit int) socketTable {
+func tableOf(seen *look, joined bool, limit int) textTable {
 	var columns []column
 	var cells []func(*row) string
 	for _, c := range socketColumns {
@@ -138,10 +143,5 @@ func tableOf(seen *look, joined bool, limit int) socketTable {
 			rows[i] = append(rows[i], dash(cell(&seen.rows[i])))
 		}
 	}
-	l := fit(columns, rows, limit)
-	t := socketTable{lines: []string{l.headings()}, summary: summary(len(rows), "socket", &l)}
-	for _, r := range rows {
-		t.lines = append(t.lines, l.line(r))
-	}
-	return t
+	return layTable(columns, rows, "socket", limit)
 }

@@ -64,7 +64,7 @@ func sample() *look {
 func shown(t *testing.T, columns int, joined bool) string {
 	t.Helper()
 	s := newSession(columns, "")
-	if err := printTable(&s.env, sample(), joined); err != nil {
+	if err := sample().picture(joined).printTable(&s.env); err != nil {
 		t.Fatal(err)
 	}
 	return s.out.String()
@@ -153,13 +153,13 @@ func TestFrameGolden(t *testing.T) {
 		seen.rows = append(seen.rows, seen.rows[0])
 	}
 	seen.notes = []string{"a note that is longer than the terminal is wide, so that it has to be cut somewhere in the middle of it all"}
-	o := socketsOptions{watch: 2 * time.Second}
-	got := frame(seen, o, 80, 24, true)
+	p := seen.picture(false)
+	got := p.frame(2*time.Second, 80, 24, true)
 	golden(t, "frame-80.txt", strings.ReplaceAll(got, "\x1b", "ESC"))
 	if lines := strings.Count(got, "\r\n"); lines != 23 {
 		t.Errorf("%d lines on a terminal of 24: it scrolls at 24", lines)
 	}
-	again := frame(seen, o, 80, 24, false)
+	again := p.frame(2*time.Second, 80, 24, false)
 	if strings.Contains(again, clearScreen) || !strings.HasPrefix(again, cursorHome) {
 		t.Errorf("the second frame begins with %.20q", again)
 	}

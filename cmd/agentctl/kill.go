@@ -147,7 +147,7 @@ func (o *killOptions) preview(e *env, seen *look) error {
 	if o.json {
 		shown.stdout = e.stderr
 	}
-	return printTable(&shown, seen, o.target.joined)
+	return seen.picture(o.target.joined).printTable(&shown)
 }
 
 // confirm asks, unless --yes says that nobody needs to. Ctrl-C is a no.

@@ -5,12 +5,9 @@ package main
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/spf13/pflag"
-
-	"github.com/pgconmgr/pgconmgr/agent/conf"
 )
 
 var socketsVerb = verb{"sockets", "show TCP sockets with their state and owner", socketsUsage, sockets}
@@ -79,8 +76,7 @@ func parseSockets(flags *pflag.FlagSet, args []string) (o socketsOptions, err er
 	var texts targetFlags
 	texts.add(flags)
 	states := flags.StringArray("state", nil, "")
-	watch := flags.String("watch", "", "")
-	flags.Lookup("watch").NoOptDefVal = "2s"
+	watch := watchFlag(flags)
 	flags.BoolVar(&o.json, "json", false, "")
 	if err := parseFlags(flags, args); err != nil {
 		return o, err
@@ -91,13 +87,8 @@ func parseSockets(flags *pflag.FlagSet, args []string) (o socketsOptions, err er
 	if o.target.states, err = parseStates(*states); err != nil {
 		return o, err
 	}
-	if flags.Changed("watch") {
-		o.watch, err = conf.ParseDuration(*watch, time.Second, 100*time.Millisecond, 24*time.Hour)
-		if err != nil {
-			return o, usageError("--watch: %w", err)
-		}
-	}
-	return o, nil
+	o.watch, err = parseWatch(flags, *watch)
+	return o, err
 }
 
 func sockets(ctx context.Context, e *env, flags *pflag.FlagSet, args []string) error {
@@ -111,53 +102,19 @@ func sockets(ctx context.Context, e *env, flags *pflag.FlagSet, args []string) e
 	}
 	defer l.close()
 	if o.watch > 0 {
-		return watch(ctx, e, l, o)
+		return watch(ctx, e, o.watch, o.json, func(ctx context.Context) (*picture, error) {
+			seen, err := l.look(ctx)
+			if err != nil {
+				return nil, err
+			}
+			return seen.picture(o.target.joined), nil
+		})
 	}
 	seen, err := l.look(ctx)
 	if err != nil {
 		return err
 	}
-	n := notes{e: e}
-	if o.json {
-		err = printSockets(e.stdout, seen)
-	} else {
-		err = printTable(e, seen, o.target.joined)
-	}
-	n.print(seen.notes)
-	return cmp.Or(err, seen.joinErr)
-}
-
-// printTable writes the table and, on a terminal, what stands below it.
-func printTable(e *env, seen *look, joined bool) error {
-	columns, _ := e.size()
-	t := tableOf(seen, joined, columns)
-	for _, line := range t.lines {
-		if _, err := fmt.Fprintln(e.stdout, line); err != nil {
-			return err
-		}
-	}
-	if columns > 0 {
-		_, err := fmt.Fprintln(e.stdout, wrap(t.summary, columns))
-		return err
-	}
-	return nil
-}
-
-// notes prints what could not be shown, each note once.
-type notes struct {
-	e    *env
-	said map[string]bool
-}
-
-func (n *notes) print(texts []string) {
-	for _, text := range texts {
-		if n.said[text] {
-			continue
-		}
-		if n.said == nil {
-			n.said = make(map[string]bool)
-		}
-		n.said[text] = true
-		fmt.Fprintf(n.e.stderr, "%s: note: %s\n", program, oneLine(text))
-	}
+	p := seen.picture(o.target.joined)
+	p.notes = seen.notes // that the database did not tell is the error
+	return cmp.Or(p.print(e, o.json), seen.joinErr)
 }

@@ -5,9 +5,11 @@ package main
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
-	"unicode/utf8"
+
+	"github.com/spf13/pflag"
+
+	"github.com/pgconmgr/pgconmgr/agent/conf"
 )
 
 // Control sequences of every terminal since the VT100.
@@ -18,14 +20,33 @@ const (
 	clearBelow  = "\x1b[J"
 )
 
+// watchFlag adds --watch; what it says is read by parseWatch.
+func watchFlag(flags *pflag.FlagSet) *string {
+	every := flags.String("watch", "", "")
+	flags.Lookup("watch").NoOptDefVal = "2s"
+	return every
+}
+
+// parseWatch returns the time between two looks, 0 for one look.
+func parseWatch(flags *pflag.FlagSet, text string) (time.Duration, error) {
+	if !flags.Changed("watch") {
+		return 0, nil
+	}
+	every, err := conf.ParseDuration(text, time.Second, 100*time.Millisecond, 24*time.Hour)
+	if err != nil {
+		return 0, usageError("--watch: %w", err)
+	}
+	return every, nil
+}
+
 // watch looks again and again until ctx ends, which is no error. A terminal is
 // drawn anew; a pipe gets a block for each look, or its objects.
-func watch(ctx context.Context, e *env, l *lister, o socketsOptions) error {
-	ticker := time.NewTicker(o.watch)
+func watch(ctx context.Context, e *env, every time.Duration, json bool, look func(context.Context) (*picture, error)) error {
+	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	n := notes{e: e}
 	for first := true; ; first = false {
-		seen, err := l.look(ctx)
+		p, err := look(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -33,14 +54,14 @@ func watch(ctx context.Context, e *env, l *lister, o socketsOptions) error {
 			return err
 		}
 		switch columns, lines := e.size(); {
-		case o.json:
-			n.print(seen.allNotes())
-			err = printSockets(e.stdout, seen)
+		case json:
+			n.print(p.notes)
+			err = p.json(e.stdout)
 		case columns > 0:
-			_, err = fmt.Fprint(e.stdout, frame(seen, o, columns, lines, first))
+			_, err = fmt.Fprint(e.stdout, p.frame(every, columns, lines, first))
 		default:
-			n.print(seen.allNotes())
-			err = printBlock(e, seen, o.target.joined, first)
+			n.print(p.notes)
+			err = p.printBlock(e, first)
 		}
 		if err != nil {
 			return err
@@ -51,45 +72,4 @@ func watch(ctx context.Context, e *env, l *lister, o socketsOptions) error {
 		case <-ticker.C:
 		}
 	}
-}
-
-// printBlock writes one look into a pipe: a line with the time, and the table. An
-// empty line stands between two.
-func printBlock(e *env, seen *look, joined, first bool) error {
-	t := tableOf(seen, joined, 0)
-	text := fmt.Sprintf("%s  %s\n%s\n", seen.at.Format(time.RFC3339), t.summary, strings.Join(t.lines, "\n"))
-	if !first {
-		text = "\n" + text
-	}
-	_, err := fmt.Fprint(e.stdout, text)
-	return err
-}
-
-// frame draws one look over the one before, without a moment of emptiness in
-// between.
-func frame(seen *look, o socketsOptions, columns, lines int, first bool) string {
-	t := tableOf(seen, o.target.joined, columns)
-	head := []string{fmt.Sprintf("%s  every %s  %s", seen.at.Format(time.TimeOnly), o.watch, t.summary)}
-	for _, note := range seen.allNotes() {
-		head = append(head, "note: "+oneLine(note))
-	}
-	head = append(head, "")
-	room := max(lines-len(head)-1, 2)
-	if len(t.lines) > room {
-		more := len(t.lines) - room + 1
-		t.lines = append(t.lines[:room-1:room-1], fmt.Sprintf("and %d more", more))
-	}
-	var b strings.Builder
-	if first {
-		b.WriteString(clearScreen)
-	}
-	b.WriteString(cursorHome)
-	for _, line := range append(head, t.lines...) {
-		if utf8.RuneCountInString(line) > columns {
-			line = cut(line, columns, false)
-		}
-		b.WriteString(clearLine + line + "\r\n")
-	}
-	b.WriteString(clearBelow)
-	return b.String()
 }
