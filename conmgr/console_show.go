@@ -64,7 +64,7 @@ func showInstances(v *View, now mono.Instant) []row {
 			n.Heartbeat.String(), attributeOf(n), statusOf(n), readOnly(&n.Instance),
 			positive(int64(n.Instance.Timeline)), lsn(n.Instance.WAL), systemID(n.Instance.SystemID),
 			milliseconds(n.RTT), heardMS(n.Heard, now), int64(n.Lost), int64(n.Received),
-			n.Reason.String(), n.Why,
+			n.Reason.String(), n.Why, n.Kills(),
 		})
 	}
 	return rows

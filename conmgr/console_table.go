@@ -41,7 +41,7 @@ var consoleTables = map[string][]column{
 	"instances": {int8col("number"), text("host"), text("hostaddr"), int8col("port"), text("monitoring"),
 		text("heartbeat"), text("attribute"), text("status"), text("read_only"), int8col("timeline"), text("wal"),
 		text("system_identifier"), float8col("rtt_ms"), int8col("heard_ms"), int8col("lost"), int8col("received"),
-		text("reason"), text("why")},
+		text("reason"), text("why"), text("kills")},
 	"applications": {int8col("id"), text("kind"), text("addr"), int8col("port"), int8col("pid"), int8col("uid"),
 		text("target"), int8col("instance"), text("host"), text("connected"), text("state")},
 	"config": {text("name"), text("value"), text("file"), text("default"), text("context")},

@@ -39,7 +39,7 @@ func TestConsoleColumns(t *testing.T) {
 	f := mustServe(t, nil)
 	for command, want := range map[string]string{
 		"SHOW STATUS":       "status pid:20 started version applications:20 instances:20 link_hints",
-		"SHOW INSTANCES":    "number:20 host hostaddr port:20 monitoring heartbeat attribute status read_only timeline:20 wal system_identifier rtt_ms:701 heard_ms:20 lost:20 received:20 reason why",
+		"SHOW INSTANCES":    "number:20 host hostaddr port:20 monitoring heartbeat attribute status read_only timeline:20 wal system_identifier rtt_ms:701 heard_ms:20 lost:20 received:20 reason why kills",
 		"SHOW APPLICATIONS": "id:20 kind addr port:20 pid:20 uid:20 target instance:20 host connected state",
 		"SHOW CONFIG":       "name value file default context",
 		"SHOW EVENTS":       "at kind instance:20 reason silence_ms:20 applications:20 detail",

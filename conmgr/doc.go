@@ -23,7 +23,8 @@
 //	SHOW INSTANCES     number int8, host, hostaddr, port int8, monitoring,
 //	                   heartbeat, attribute, status, read_only, timeline int8,
 //	                   wal, system_identifier, rtt_ms float8,
-//	                   heard_ms int8, lost int8, received int8, reason, why
+//	                   heard_ms int8, lost int8, received int8, reason, why,
+//	                   kills
 //	SHOW APPLICATIONS  id int8, kind, addr, port int8, pid int8, uid int8,
 //	                   target, instance int8, host, connected, state
 //	SHOW CONFIG        name, value, file, default, context
@@ -41,8 +42,10 @@
 // foreign; heartbeat is down, init, up, late or suspect; attribute is primary,
 // standby or unknown; status is up, down, unresponsive or unknown; read_only is
 // on, off or, while that was never heard, empty; wal is printed as pg_lsn is;
-// rtt_ms has three decimals; heard_ms is the age of the last valid heartbeat.
-// What is known of a faulted instance, its status aside, is what was heard last.
+// rtt_ms has three decimals; heard_ms is the age of the last valid heartbeat;
+// kills, of lost clients' sessions by the instance's agent, is enabled, paused, dry
+// run or, while unknown, empty. What is known of a faulted instance, its status
+// aside, is what was heard last.
 //
 // In SHOW APPLICATIONS kind is console, passthrough or proxy. Only conmgr's own
 // user, root and sessions on conmgr.sock see the rows of other users.

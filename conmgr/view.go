@@ -67,6 +67,20 @@ func (v *InstanceView) Name() string {
 	return strconv.Itoa(v.Number) + " " + host + ":" + strconv.Itoa(int(v.Port))
 }
 
+// Kills says whether the instance's agent terminates the sessions of lost clients:
+// enabled, paused (agentctl pause) or dry run; empty while it has not said so.
+func (v *InstanceView) Kills() string {
+	switch i := &v.Instance; {
+	case i.DryRun:
+		return "dry run"
+	case i.Paused:
+		return "paused"
+	case i.Status == wire.StatusUnknown:
+		return ""
+	}
+	return "enabled"
+}
+
 // Routable reports whether new connects may go to the instance at all: it is
 // monitored, or unmonitored with an answering door, and did not lose the split
 // rule.

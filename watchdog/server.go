@@ -153,10 +153,11 @@ func (s *server) run(ctx context.Context) error {
 	// The loop outlives ctx by the moment that the goodbyes take.
 	loopCtx, stopLoop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopLoop()
+	c := s.openControl()
 	s.sockets.prove(ctx, ProveSockets)
 	defer s.sockets.close()
 	g, ctx := errgroup.WithContext(ctx)
-	if c := s.openControl(); c != nil {
+	if c != nil {
 		g.Go(func() error { c.Run(ctx); return nil })
 	}
 	g.Go(func() error { return s.loop.Run(loopCtx) })

@@ -15,7 +15,7 @@ import (
 	"github.com/pgconmgr/pgconmgr/watchdog"
 )
 
-var doctorVerb = verb{"doctor", "say what works here and what to do about the rest", doctorUsage, diagnose}
+var doctorVerb = verb{"doctor", "say what works here and what to do about the rest", doctorUsage, diagnose, false}
 
 const doctorUsage = `agentctl doctor tries each ability that pgwatchdog uses, by the code that
 pgwatchdog uses, and says what to do where one is missing. It changes nothing;
@@ -33,6 +33,8 @@ Usage:
 Options:
   --dsn=CONNINFO         the instance, as pgwatchdog reaches it (default: dsn of
                          pgwatchdog.conf; without both it is not asked)
+  --state-dir=DIR        of the pgwatchdog that runs here (default: state_dir of
+                         pgwatchdog.conf, else /var/lib/pgconmgr/pgwatchdog)
   --key-file=FILE        the keys (default: key_file of pgwatchdog.conf)
   --config=FILE          pgwatchdog.conf
                          (default /etc/pgconmgr/pgwatchdog.conf, may be missing)
@@ -66,6 +68,16 @@ Checks:
                          names, bad values
   preload libraries      watchdog is not among them, or the instance would not
                          start
+  agent                  pgwatchdog runs and answers on its control socket; with
+                         its own rights, which the rest is about:
+  kills                  not paused, and no dry run
+  agent instance         it knows the state of the instance; otherwise conmgrs
+                         call it unmonitored
+  agent database         both connections and the rights of its role
+  agent sockets, agent link source, agent descriptors
+                         as above, as the agent has found it
+  fuse                   whether it holds verdicts, or has
+  stalls                 whether the agent itself stood still
 
 Results: works; missing; warning, works worse or not needed as it is; skipped,
 with what it needs to be checked.
@@ -97,6 +109,7 @@ type finding struct {
 // doctorOptions are the command line of "doctor".
 type doctorOptions struct {
 	dsn, keyFile, config, netns string
+	stateDir                    string
 	dsnGiven, configGiven       bool
 	json                        bool
 }
@@ -106,12 +119,13 @@ func parseDoctor(flags *pflag.FlagSet, args []string) (o doctorOptions, err erro
 	flags.StringVar(&o.keyFile, "key-file", "", "")
 	flags.StringVar(&o.config, "config", watchdog.ConfigFile, "")
 	flags.StringVar(&o.netns, "netns", "", "")
+	flags.StringVar(&o.stateDir, "state-dir", "", "")
 	flags.BoolVar(&o.json, "json", false, "")
 	if err := parseFlags(flags, args); err != nil {
 		return o, err
 	}
 	o.dsnGiven, o.configGiven = flags.Changed("dsn"), flags.Changed("config")
-	for _, name := range []string{"key-file", "config", "netns"} {
+	for _, name := range []string{"key-file", "config", "netns", "state-dir"} {
 		if f := flags.Lookup(name); f.Changed && f.Value.String() == "" {
 			return o, usageError("--%s \"\": expected a name", name)
 		}
@@ -149,6 +163,7 @@ func diagnose(ctx context.Context, e *env, flags *pflag.FlagSet, args []string) 
 	}
 	d.checkFiles()
 	d.checkInstance()
+	d.checkRunning(ctx, e)
 
 	n := notes{e: e}
 	if os.Geteuid() == 0 {

@@ -198,7 +198,7 @@ func TestDoctorTerminal(t *testing.T) {
 	lab := agenttest.MustLab(t, "db")
 	for _, columns := range []uint16{80, 200} {
 		_, shown := onTerminal(t, lab.Host("db"), columns, "", "doctor")
-		if !strings.Contains(shown, "sock destroy         works    destroyed a connection of its own on loopback\n") || !strings.Contains(shown, "\n21 checks: ") {
+		if !strings.Contains(shown, "sock destroy         works    destroyed a connection of its own on loopback\n") || !strings.Contains(shown, "\n30 checks: ") {
 			t.Errorf("%d columns:\n%s", columns, shown)
 		}
 		table, _, _ := strings.Cut(shown, "agentctl: ")

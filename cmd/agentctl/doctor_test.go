@@ -106,6 +106,9 @@ func sickDoctor() *doctor {
 	d.readConfig()
 	d.checkFiles()
 	d.checkInstance()
+	e := newSession(0, "").env
+	e.ask = answers(sickAgent())
+	d.checkRunning(context.Background(), &e)
 	return d
 }
 
@@ -137,7 +140,7 @@ func TestDoctorGolden(t *testing.T) {
 			t.Errorf("help says nothing about the check %s", f.Check)
 		}
 	}
-	if err := d.verdict(); err == nil || err.Error() != "12 of 21 checks found something missing" {
+	if err := d.verdict(); err == nil || err.Error() != "16 of 30 checks found something missing" {
 		t.Errorf("verdict %v", err)
 	}
 }

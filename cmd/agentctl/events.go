@@ -17,7 +17,7 @@ import (
 	"github.com/pgconmgr/pgconmgr/watchdog"
 )
 
-var eventsVerb = verb{"events", "show what pgwatchdog did, and why", eventsUsage, events}
+var eventsVerb = verb{"events", "show what pgwatchdog did, and why", eventsUsage, events, false}
 
 const eventsUsage = `agentctl events shows the records of pgwatchdog: which client host was lost and
 on what evidence, which sessions were ended, which survived and why. "Why was my
@@ -57,7 +57,7 @@ type eventsOptions struct {
 }
 
 func parseEvents(flags *pflag.FlagSet, args []string, now time.Time) (o eventsOptions, err error) {
-	flags.StringVar(&o.stateDir, "state-dir", "/var/lib/pgconmgr/pgwatchdog", "")
+	flags.StringVar(&o.stateDir, "state-dir", defaultStateDir, "")
 	peers := flags.StringArray("peer", nil, "")
 	pids := flags.StringArray("pid", nil, "")
 	since := flags.String("since", "", "")
@@ -70,15 +70,8 @@ func parseEvents(flags *pflag.FlagSet, args []string, now time.Time) (o eventsOp
 	if o.expanded && o.json {
 		return o, usageError("options --expanded and --json contradict each other: expected one of them")
 	}
-	for _, text := range *peers {
-		p, zone, err := parsePrefix("--peer", text)
-		if err == nil && zone != "" {
-			err = usageError("--peer %q: expected an address without an interface", text)
-		}
-		if err != nil {
-			return o, err
-		}
-		o.peers = append(o.peers, p)
+	if o.peers, err = parsePeers(*peers); err != nil {
+		return o, err
 	}
 	for _, text := range *pids {
 		pid, err := strconv.ParseInt(text, 10, 32)

@@ -20,7 +20,7 @@ import (
 	"github.com/pgconmgr/pgconmgr/agent/mono/clock"
 )
 
-var hintsVerb = verb{"hints", "show link events as they happen", hintsUsage, hints}
+var hintsVerb = verb{"hints", "show link events as they happen", hintsUsage, hints, false}
 
 const hintsUsage = `agentctl hints shows what happens to the links of this host, as it happens:
 which device lost its carrier or has it back, was set down or up, or is gone;

@@ -16,7 +16,7 @@ import (
 	"github.com/pgconmgr/pgconmgr/agent/sockdiag"
 )
 
-var killVerb = verb{"sockets kill", "destroy the TCP sockets of one peer", killUsage, kill}
+var killVerb = verb{"sockets kill", "destroy the TCP sockets of one peer", killUsage, kill, false}
 
 const killUsage = `agentctl sockets kill destroys the TCP connections of one peer to ports of this
 host, as pgwatchdog does for a client host that died: the process that has such

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command agentctl is for the administrator of a database host or a client host:
-// it shows and destroys TCP sockets, shows what pgwatchdog did and why, and says what
-// pgwatchdog can do here.
+// it shows and destroys TCP sockets, shows what pgwatchdog knows, did and why, has it
+// pause, and says what it can do here.
 //
 // Each command is one entry of verbs with a help text of its own, and lives in
 // the file of its name. What a command knows of the world around it stands in
@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pgconmgr/pgconmgr/cmd/internal/cli"
+	"github.com/pgconmgr/pgconmgr/watchdog/control"
 )
 
 const program = "agentctl"
@@ -44,6 +45,10 @@ type env struct {
 	now            func() time.Time            // in the user's time zone
 	tick           time.Duration               // between two looks for new events
 	kernel         kernel                      // what doctor asks
+	sudoUser       string                      // who became root to run it; may be empty
+
+	// ask puts a question to a pgwatchdog.
+	ask func(ctx context.Context, stateDir string, q control.Question) (*control.Reply, error)
 }
 
 // verb is one command.
@@ -52,10 +57,11 @@ type verb struct {
 	summary string
 	usage   string
 	run     func(context.Context, *env, *pflag.FlagSet, []string) error
+	words   bool // it takes arguments that are no options
 }
 
 // verbs are the commands, in the order of the help.
-var verbs = []verb{socketsVerb, killVerb, eventsVerb, hintsVerb, doctorVerb}
+var verbs = []verb{socketsVerb, killVerb, sessionsVerb, eventsVerb, pauseVerb, hintsVerb, doctorVerb}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
@@ -66,6 +72,7 @@ func main() {
 		size: func() (int, int) { return cli.TerminalSize(os.Stdout) },
 		asks: cli.IsTerminal(os.Stdin) && cli.IsTerminal(os.Stderr),
 		now:  time.Now, tick: 200 * time.Millisecond, kernel: thisKernel(),
+		sudoUser: os.Getenv("SUDO_USER"), ask: control.Ask,
 	}))
 }
 
@@ -125,7 +132,7 @@ func find(args []string) (*verb, []string, error) {
 	switch {
 	case best >= 0:
 		rest := args[len(strings.Fields(verbs[best].name)):]
-		if len(rest) > 0 && !strings.HasPrefix(rest[0], "-") {
+		if len(rest) > 0 && !strings.HasPrefix(rest[0], "-") && !verbs[best].words {
 			return nil, nil, usageError("unknown command \"%s %s\": expected %s", verbs[best].name, rest[0], verbNames())
 		}
 		return &verbs[best], rest, nil
@@ -182,7 +189,7 @@ func (v *verb) start(ctx context.Context, e *env, args []string) error {
 
 func usage() string {
 	var b strings.Builder
-	b.WriteString("agentctl shows and destroys TCP sockets, shows what pgwatchdog did and why, and\nsays what it can do here.\n\nCommands:\n")
+	b.WriteString("agentctl shows and destroys TCP sockets, shows what pgwatchdog knows, did and\nwhy, has it pause, and says what it can do here.\n\nCommands:\n")
 	for _, v := range verbs {
 		fmt.Fprintf(&b, "  %s %-13s %s\n", program, v.name, v.summary)
 	}

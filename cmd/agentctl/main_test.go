@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"flag"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/pgconmgr/pgconmgr/cmd/internal/cli"
+	"github.com/pgconmgr/pgconmgr/watchdog/control"
 )
 
 var update = flag.Bool("update", false, "rewrite testdata")
@@ -56,8 +58,14 @@ func newSession(columns int, answer string) *session {
 		stdin: strings.NewReader(answer), stdout: s.out, stderr: s.errs, asks: answer != "",
 		size: func() (int, int) { return columns, min(columns, 24) },
 		now:  func() time.Time { return noon }, tick: 2 * time.Millisecond, kernel: thisKernel(),
+		ask: nobody,
 	}
 	return s
+}
+
+// nobody is what a host without pgwatchdog answers.
+func nobody(context.Context, string, control.Question) (*control.Reply, error) {
+	return nil, fs.ErrNotExist
 }
 
 func (s *session) run(ctx context.Context, args ...string) int {
@@ -149,8 +157,8 @@ func TestUsage(t *testing.T) {
 	t.Parallel()
 	const kill1 = "sockets kill --peer 10.1.2.3 --port 1 "
 	for _, tt := range []struct{ args, want string }{
-		{"", "no command: expected sockets, sockets kill, events, hints, doctor or help"},
-		{"socket", `unknown command "socket": expected sockets, sockets kill, events, hints, doctor or help`},
+		{"", "no command: expected sockets, sockets kill, sessions, events, pause, hints, doctor or help"},
+		{"socket", `unknown command "socket": expected sockets, sockets kill, sessions, events, pause, hints, doctor or help`},
 		{"--json sockets", "option --json stands before the command: expected sockets, "},
 		{"help socket", `unknown command "socket": expected`},
 		{"help sockets --json", "help sockets --json: expected sockets"},
@@ -203,6 +211,22 @@ func TestUsage(t *testing.T) {
 		{"hints --without rtnetlink", `--without "rtnetlink": expected fentry, kprobe or counter`},
 		{"hints now", `unknown command "hints now"`},
 		{"doctor me", `unknown command "doctor me"`},
+		{"sessions me", `unknown command "sessions me"`},
+		{"sessions --state armed", `--state "armed": expected init, up, late, suspect, down`},
+		{"sessions --state=up,", `--state "": expected init, up, late, suspect, down`},
+		{"sessions --peer db1", `--peer "db1": expected an address or a prefix`},
+		{"sessions --watch=0", "--watch: 0 is out of range: expected 100ms to 1d"},
+		{"pause 30", `pause of "30": expected a time with its unit, as 90s, 30m or 2h`},
+		{"pause soon", `pause of "soon": expected a time like`},
+		{"pause 25h", `pause of "25h": 25h is out of range: expected 1s to 1d`},
+		{"pause 0s", `pause of "0s": 0s is out of range: expected 1s to 1d`},
+		{"pause -5m", "unknown shorthand flag: '5' in -5m"},
+		{"pause 5m 6m", `unexpected argument "6m": expected one duration`},
+		{"pause 5m --resume", "a duration and --reason go with a new pause"},
+		{"pause --status --reason x", "a duration and --reason go with a new pause"},
+		{"pause --status --resume", "options --resume and --status contradict each other"},
+		{"pause --reason=" + strings.Repeat("x", 201), "--reason: a text of 201 bytes: expected at most 200"},
+		{"pause --reason=\x1b", "--reason: control characters in a text"},
 	} {
 		stdout, stderr := mustRun(t, cli.ExitUsage, strings.Fields(tt.args)...)
 		lines := strings.Split(strings.TrimSuffix(stderr, "\n"), "\n")

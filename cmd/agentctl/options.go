@@ -15,17 +15,24 @@ import (
 
 // parseFlags reads the command line of a command that takes no arguments.
 func parseFlags(flags *pflag.FlagSet, args []string) error {
-	err := flags.Parse(args)
+	words, err := parseWords(flags, args)
+	if err == nil && len(words) > 0 {
+		err = usageError("unexpected argument %q: expected options only", words[0])
+	}
+	return err
+}
+
+// parseWords reads a command line and returns its arguments.
+func parseWords(flags *pflag.FlagSet, args []string) (words []string, err error) {
+	err = flags.Parse(args)
 	var invalid *pflag.InvalidValueError
 	switch {
 	case errors.As(err, &invalid): // texts are checked later, so it is a switch
-		return usageError("--%s %q: expected true or false", invalid.GetFlag().Name, invalid.GetValue())
+		return nil, usageError("--%s %q: expected true or false", invalid.GetFlag().Name, invalid.GetValue())
 	case err != nil:
-		return usageError("%w", err)
-	case flags.NArg() > 0:
-		return usageError("unexpected argument %q: expected options only", flags.Arg(0))
+		return nil, usageError("%w", err)
 	}
-	return nil
+	return flags.Args(), nil
 }
 
 // parsePrefix reads an address or a prefix. An address can have a zone.

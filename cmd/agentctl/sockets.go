@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-var socketsVerb = verb{"sockets", "show TCP sockets with their state and owner", socketsUsage, sockets}
+var socketsVerb = verb{"sockets", "show TCP sockets with their state and owner", socketsUsage, sockets, false}
 
 const socketsUsage = `agentctl sockets shows TCP sockets, of all users, with what the kernel knows of
 each connection, its owner, and its database session. It needs no right; only

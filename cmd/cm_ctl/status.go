@@ -36,6 +36,7 @@ var blocks = []block{
 		{"status", "status"}, {"monitoring", "monitoring"}, {"heartbeat", "heartbeat"}, {"read_only", "read_only"},
 		{"timeline", "timeline"}, {"wal", "wal"}, {"rtt_ms", "rtt_ms"}, {"heard_ms", "heard_ms"},
 		{"lost", "lost"}, {"received", "received"}, {"reason", "reason"}, {"why", "why"},
+		{"kills", "kills"},
 	}},
 	{"application_information", "application", "SHOW APPLICATIONS", []column{
 		{"addr", "addr"}, {"port", "port"}, {"pid", "pid"}, {"connected", "connected"}, {"id", "id"}, {"kind", "kind"},

@@ -60,6 +60,7 @@ type setup struct {
 	worsePath         bool              // see the rows of bad paths
 	unanswered        bool              // probes get no answer; see dropAnswers
 	steady            bool              // a machine that stands still spoils the row; see runRow
+	unpaused          bool              // kills are not paused; see pauseKills
 	// impatient bounds every expectation, for variants that must fail.
 	impatient time.Duration
 }

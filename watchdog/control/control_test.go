@@ -253,16 +253,19 @@ func TestWrongQuestions(t *testing.T) {
 // silent ones have gone there is room again.
 func TestSilentClients(t *testing.T) {
 	t.Parallel()
-	_, dir := mustServe(t, &agent{})
+	s, dir := mustServe(t, &agent{})
 	var silent []net.Conn
 	for range maxClients {
 		silent = append(silent, mustConnect(t, dir))
 	}
+	agenttest.Eventually(t, time.Minute, "all are waited for", func() bool { return len(s.slots) == maxClients })
 	busy := func() bool {
 		_, err := Ask(t.Context(), dir, Question{Do: DoStatus})
 		return err != nil && strings.Contains(err.Error(), "busy: 8 others")
 	}
-	agenttest.Eventually(t, time.Minute, "the ninth is told", busy)
+	if !busy() {
+		t.Error("the ninth is not told")
+	}
 	for _, c := range silent {
 		_ = c.Close()
 	}

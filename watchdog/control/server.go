@@ -81,6 +81,7 @@ func (s *Server) Run(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer s.clients.Wait()
 	defer cancel()
+	defer s.Close()
 	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
 	defer stop()
 	for ctx.Err() == nil {

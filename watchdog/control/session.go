@@ -9,7 +9,8 @@ import (
 
 // Session is one heartbeat session, or a client whose session has ended while the
 // agent is not done with it (State is down then, and what belongs to a session is
-// zero). Times are milliseconds; what is not known is left out.
+// zero). Times are milliseconds; what is not known is left out. Numbers of 64 bits are
+// strings, since not every reader of JSON has those.
 type Session struct {
 	Addr      netip.Addr `json:"address"`
 	Port      uint16     `json:"port,omitempty"`
@@ -29,10 +30,10 @@ type Session struct {
 	Held       bool    `json:"held,omitempty"`      // its verdict was held by the fuse
 
 	Armed       *time.Time `json:"armed,omitempty"`
-	Session     uint64     `json:"session,omitempty"`
+	Session     uint64     `json:"session,omitempty,string"`
 	Generation  uint64     `json:"generation,omitempty"` // armed sessions of this conmgr so far
 	Conmgr      string     `json:"conmgr"`               // its lasting identity, hexadecimal
-	Incarnation uint64     `json:"incarnation,omitempty"`
+	Incarnation uint64     `json:"incarnation,omitempty,string"`
 	Protected   bool       `json:"protected,omitempty"` // by watchdog.protect
 
 	// Relation is what the agent will do about the client: see Clients. Empty for
