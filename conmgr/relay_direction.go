@@ -61,10 +61,6 @@ func (d *direction) passOne(from source, change func([]byte) []byte) (full bool,
 // splice passes what src has in its socket without copying it, as long as there is
 // something and a pipe to be borrowed. In clear text only.
 func (d *direction) splice() error {
-	p, ok := d.pipes.borrow()
-	if !ok {
-		return nil
-	}
 	from, err := d.src.tcp.SyscallConn()
 	if err != nil {
 		return err
@@ -72,6 +68,10 @@ func (d *direction) splice() error {
 	to, err := d.dst.tcp.SyscallConn()
 	if err != nil {
 		return err
+	}
+	p, ok := d.pipes.borrow()
+	if !ok {
+		return nil
 	}
 	for {
 		n, err := p.fill(from)
