@@ -50,7 +50,8 @@ func newWorld(t *testing.T, prepare func(*world)) *world {
 	w.standby = agenttest.MustPostgres(t, w.db2, agenttest.PostgresOptions{StreamFrom: w.primary, HBA: w.hba})
 	w.must(w.standby.WaitStreaming(t.Context()))
 	for _, p := range []*agenttest.Postgres{w.primary, w.standby} {
-		_, err := p.StartWatchdog(t.Context(), agenttest.WatchdogOptions{})
+		// What breaks a connection here is the library, not the server's side.
+		_, err := p.StartWatchdog(t.Context(), agenttest.WatchdogOptions{Conf: map[string]string{"watchdog.on_disconnect": "ignore"}})
 		w.must(err)
 	}
 	w.heartbeats = agenttest.MustCapture(t, w.client, portHeartbeat)
