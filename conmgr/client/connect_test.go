@@ -99,6 +99,7 @@ func TestConfigurePool(t *testing.T) {
 		calls = append(calls, fmt.Sprintf("connect %s:%d", c.Host, c.Port))
 		return nil
 	}
+	//lint:ignore SA1019 programs still set it
 	cfg.BeforeAcquire = func(context.Context, *pgx.Conn) bool { calls = append(calls, "acquire"); return true }
 	ConfigurePool(cfg)
 	pool, err := pgxpool.NewWithConfig(t.Context(), cfg)

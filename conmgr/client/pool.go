@@ -58,7 +58,9 @@ func (d *Dialer) NewPoolWithConfig(ctx context.Context, cfg *pgxpool.Config) (*p
 // last. Lost connections are never handed out; idle ones leave the pool when they
 // would have been. See [Dialer.NewPool] for more.
 func (d *Dialer) ConfigurePool(cfg *pgxpool.Config) {
-	before, prepare, acquire := cfg.BeforeConnect, cfg.PrepareConn, cfg.BeforeAcquire
+	before, prepare := cfg.BeforeConnect, cfg.PrepareConn
+	//lint:ignore SA1019 a program that still sets it gets what it asked for
+	acquire := cfg.BeforeAcquire
 	from := originOf(cfg.ConnConfig)
 	cfg.BeforeConnect = func(ctx context.Context, c *pgx.ConnConfig) error {
 		if before != nil {

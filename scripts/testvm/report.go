@@ -174,7 +174,7 @@ func (s sorted) missing(kernels []string) error {
 			for _, source := range sources {
 				r := s.of(kernel, situation.name, source)
 				if r.n == 0 || situation.silent && r.told > 0 || !situation.silent && r.told < r.n {
-					errs = append(errs, fmt.Errorf("Linux %s, %s, %s: %s", kernel, situation.title, source, r.text()))
+					errs = append(errs, fmt.Errorf("kernel %s, %s, %s: %s", kernel, situation.title, source, r.text()))
 				}
 			}
 		}

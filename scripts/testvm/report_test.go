@@ -65,11 +65,11 @@ func TestReport(t *testing.T) {
 func TestReportFails(t *testing.T) {
 	whole := figures(1)
 	for _, tt := range []struct{ name, in, want string }{
-		{"nothing", "", "Linux 6.1, first loss, fentry: not measured"},
+		{"nothing", "", "kernel 6.1, first loss, fentry: not measured"},
 		{"no figure", "boom\n", "is no figure"},
 		{"told of another's", whole + `{"kernel":"6.12","situation":"foreign","source":"kprobe","told":true,"ms":1}`,
-			"Linux 6.12, namespace of another, kprobe: 1 of 2 told"},
-		{"not told", strings.Replace(whole, `"told":true`, `"told":false`, 1), "Linux 6.1, first loss, fentry: nothing is told"},
+			"kernel 6.12, namespace of another, kprobe: 1 of 2 told"},
+		{"not told", strings.Replace(whole, `"told":true`, `"told":false`, 1), "kernel 6.1, first loss, fentry: nothing is told"},
 	} {
 		err := run(strings.NewReader(tt.in), new(strings.Builder))
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
