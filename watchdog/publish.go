@@ -3,6 +3,7 @@
 package watchdog
 
 import (
+	"bufio"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -78,6 +79,7 @@ type publisher struct {
 	written  mono.Instant
 	eventsOf told
 	eventSeq uint64
+	out      *bufio.Writer // kept for its memory
 }
 
 // publishedName is the beginning of the names of an instance's files. The extension

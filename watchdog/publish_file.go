@@ -27,10 +27,14 @@ func (p *publisher) replace(path string, write func(io.Writer) error) error {
 	if err != nil {
 		return err
 	}
-	b := bufio.NewWriterSize(f, 32<<10)
-	if err = write(b); err == nil {
-		err = errors.Join(b.Flush(), f.Chmod(0o644)) // whatever the umask
+	if p.out == nil {
+		p.out = bufio.NewWriterSize(nil, 32<<10)
 	}
+	p.out.Reset(f)
+	if err = write(p.out); err == nil {
+		err = errors.Join(p.out.Flush(), f.Chmod(0o644)) // whatever the umask
+	}
+	p.out.Reset(nil)
 	if err = errors.Join(err, f.Close()); err == nil {
 		err = os.Rename(next, path)
 	}

@@ -10,28 +10,46 @@ import (
 	"github.com/pgconmgr/pgconmgr/agent/wire"
 )
 
+// gathered is what the publisher's goroutine needs to describe sessions. It is kept
+// from one time to the next: an agent that makes no garbage needs less memory.
+type gathered struct {
+	sessions []*peer.Session
+	rows     []byte
+}
+
 // writeSessions writes a row for each armed session, each behind a comma, and
 // returns how many there were.
 func (s *server) writeSessions(ctx context.Context, write func(rows []byte) error) (n int, err error) {
-	var rows []byte
-	err = s.walk(ctx, s.gate.armed, func(session *peer.Session, clock wallClock) {
+	g := s.gathered
+	if g == nil {
+		g = new(gathered)
+	}
+	s.gathered = nil
+	err = s.walk(ctx, func() []*peer.Session {
+		g.sessions = s.gate.appendArmed(g.sessions[:0])
+		return g.sessions
+	}, func(session *peer.Session, clock wallClock) {
 		if row, ok := s.gate.row(session, clock); ok {
-			rows = row.Append(append(rows, ",\n"...))
+			g.rows = row.Append(append(g.rows, ",\n"...))
 			n++
 		}
 	}, func() error {
-		defer func() { rows = rows[:0] }()
-		return write(rows)
+		defer func() { g.rows = g.rows[:0] }()
+		if len(g.rows) == 0 {
+			return nil // they ended meanwhile
+		}
+		return write(g.rows)
 	})
 	if err != nil {
 		return 0, err // the loop may still be counting
 	}
+	clear(g.sessions) // those that end are not to be kept
+	s.gathered = g
 	return n, nil
 }
 
-// armed returns the armed sessions.
-func (g *gate) armed() []*peer.Session {
-	sessions := make([]*peer.Session, 0, g.docket.Len())
+// appendArmed appends the armed sessions.
+func (g *gate) appendArmed(sessions []*peer.Session) []*peer.Session {
 	for s := range g.listener.Sessions() {
 		if heartbeat.Armed(s.Machine().State()) {
 			sessions = append(sessions, s)

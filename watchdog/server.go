@@ -64,6 +64,7 @@ type server struct {
 	terminator *Terminator
 	keeper     *keeper
 	publisher  *publisher
+	gathered   *gathered // the publisher's
 	sockets    *peerSockets
 	own        ownConns
 	life       lifeSigns
