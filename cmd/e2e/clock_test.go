@@ -88,7 +88,7 @@ func runInGuest(t *testing.T, test, row string) {
 func guestWithLab(t *testing.T) *vm.Machine {
 	t.Helper()
 	m := agenttest.LabGuest(agenttest.NeedVM(t))
-	m.Memory = 1024
+	m.Memory, m.Processors = 1024, 2
 	m.Modules = append(m.Modules, "tcp_diag", "inet_diag")
 	m.Programs = append(m.Programs, "cp", "install", "setpriv", "cat", "sh")
 	m.Trees = append(m.Trees, "/etc/hosts", "/usr/share/zoneinfo/Etc")
