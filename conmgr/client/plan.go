@@ -3,6 +3,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -32,6 +33,7 @@ type plan struct {
 	before pgconn.Config // what else it was, for postmasters
 
 	entries   []*pgconn.FallbackConfig
+	taken     map[string]bool   // hosts of postmasters, which are looked up as ever
 	addresses map[string]string // by host of an entry: the marked address
 	offers    map[string]*offer // by marked address and port
 	marks     map[string]int    // how often each was wanted
@@ -76,39 +78,42 @@ func newPlan(cfg *pgx.ConnConfig, from *origin, list []*destination, target stri
 		target:    target,
 		own:       hooks{cfg.DialFunc, cfg.LookupFunc, cfg.AfterNetConnect, cfg.BuildFrontend},
 		before:    cfg.Config,
+		taken:     map[string]bool{},
 		addresses: map[string]string{}, offers: map[string]*offer{}, marks: map[string]int{},
 	}
 	if t := list[0]; t.session != nil {
 		p.held = &held{t.session, t.conmgr, t.answers[0], time.AfterFunc(heldTime, t.session.close)}
 	}
-	taken := map[string]bool{} // hosts that lookups of our own must not meet
 	for _, t := range list {
 		if t.conmgr == nil {
-			taken[t.host] = true
+			p.taken[t.host] = true
 		}
 	}
 	for _, t := range list {
 		if t.conmgr == nil {
 			p.entries = append(p.entries, t.variants...)
-			continue
-		}
-		mark := p.mark(t)
-		if t.err != nil {
-			p.add(taken, "conmgr", "localhost"+mark, t.port, &offer{err: t.err, variants: []*pgconn.FallbackConfig{{}}})
-		}
-		for _, in := range t.answers {
-			o := &offer{conmgr: t.conmgr, instance: in, password: from.secret(cfg, in)}
-			if o.variants, o.err = t.variantsFor(cfg, in); o.err != nil {
-				o.variants = []*pgconn.FallbackConfig{{}}
-			}
-			address := in.HostAddr
-			if address == "" {
-				address = in.Host
-			}
-			p.add(taken, in.Name(), address+mark, in.Port, o)
+		} else {
+			p.addConmgr(cfg, from, t)
 		}
 	}
 	return p
+}
+
+// addConmgr appends what a conmgr has answered. No answer has an entry too, which
+// pgx reports in its place.
+func (p *plan) addConmgr(cfg *pgx.ConnConfig, from *origin, t *destination) {
+	none := []*pgconn.FallbackConfig{{}}
+	mark := p.mark(t)
+	if t.err != nil {
+		p.add("conmgr", "localhost"+mark, t.port, &offer{err: t.err, variants: none})
+	}
+	for _, in := range t.answers {
+		o := &offer{conmgr: t.conmgr, instance: in, password: from.secret(cfg, in)}
+		if o.variants, o.err = t.variantsFor(cfg, in); o.err != nil {
+			o.variants = none
+		}
+		p.add(in.Name(), cmp.Or(in.HostAddr, in.Host)+mark, in.Port, o)
+	}
 }
 
 // mark tells the addresses of one conmgr from all others of the list.
@@ -123,8 +128,8 @@ func (p *plan) mark(t *destination) string {
 
 // add appends an offer. Its host is the name that people know, unless another
 // entry has it with another address.
-func (p *plan) add(taken map[string]bool, name, address string, port uint16, o *offer) {
-	if other, used := p.addresses[name]; taken[name] || used && other != address {
+func (p *plan) add(name, address string, port uint16, o *offer) {
+	if other, used := p.addresses[name]; p.taken[name] || used && other != address {
 		name = address
 	}
 	p.addresses[name], p.addresses[address] = address, address
