@@ -53,7 +53,7 @@ type held struct {
 }
 
 // heldTime is much more than pgx needs to get to its first dial.
-const heldTime = time.Second
+const heldTime = 3 * time.Second
 
 // hooks are what a configuration had before.
 type hooks struct {
