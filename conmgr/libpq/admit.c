@@ -30,8 +30,10 @@ static bool bind_to(struct guard *g, const struct place *p)
 {
 	int64_t start = mark_clock();
 	struct session s;
-	struct own o = mark_ask(p->port, &s, NULL, g->target, p->number, start + g->patience);
+	struct own o;
 
+	session_begin(&s, NULL, &p->address);
+	o = mark_ask(p->port, &s, g->target, p->number, start + g->patience);
 	g->patience -= mark_clock() - start;
 	if (s.phase != SESSION_BOUND) {
 		own_close(&o);

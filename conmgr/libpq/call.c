@@ -8,8 +8,6 @@
 #include "call.h"
 #include "scope.h"
 
-#define EXPORT __attribute__((visibility("default")))
-
 /* Stands for a connection without a guard. */
 static struct guard nobody;
 

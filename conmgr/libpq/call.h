@@ -7,7 +7,9 @@
 #define CM_CALL_H
 
 #include "guard.h"
-#include "route.h"
+
+/* Everything else is hidden. */
+#define EXPORT __attribute__((visibility("default")))
 
 /* Whether the thread is inside: libpq calls some of its own functions. */
 bool call_nested(void);

@@ -8,8 +8,6 @@
 #include "scope.h"
 #include "words.h"
 
-#define EXPORT __attribute__((visibility("default")))
-
 /*
  * Keywords in place of a connection string. libpq takes one in dbname only when
  * it looks like one, so an empty string is no keyword at all, and one that libpq

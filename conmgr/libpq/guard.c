@@ -136,7 +136,8 @@ void guard_bind(struct guard *g, const struct place *at, struct own session_sock
 	own_close(&g->session_socket);
 	g->session_socket = session_socket;
 	g->session = *s;
-	g->session.list = NULL;
+	g->session.list = NULL; /* the caller's */
+	g->session.want = NULL;
 	g->at = at;
 	g->state = GUARD_BOUND;
 	g->socket = own_none;

@@ -102,34 +102,32 @@ static bool is_host_name(const char *text)
 	return strlen(text) < CM_HOST_SIZE;
 }
 
-static bool has_number(const struct instance_list *list, int number)
-{
-	for (int i = 0; i < list->count; i++)
-		if (list->row[i].number == number)
-			return true;
-	return false;
-}
-
-bool instance_list_add(struct instance_list *list, const char *const text[4])
+bool instance_parse(struct instance *row, const char *const text[4])
 {
 	int number = parse_number(text[0], 1000000000);
 	const char *host = text[1] ? text[1] : "";
 	const char *hostaddr = text[2] ? text[2] : "";
 	int port = parse_number(text[3], 65535);
-	struct instance *row;
-	struct address address;
 
-	if (number < 0 || port <= 0 || !is_host_name(host) || !is_host_name(hostaddr))
+	if (number < 0 || port <= 0 || !is_host_name(host) || !is_host_name(hostaddr) ||
+	    strlen(hostaddr) >= sizeof(row->hostaddr))
 		return false;
-	if (hostaddr[0] == '\0' || has_number(list, number) || list->count == CM_MOST_INSTANCES)
-		return true;
-	if (strlen(hostaddr) >= CM_HOSTADDR_SIZE || !address_parse(&address, hostaddr, (uint16_t)port))
+	memset(row, 0, sizeof(*row));
+	if (hostaddr[0] != '\0' && !address_parse(&row->address, hostaddr, (uint16_t)port))
 		return false;
-	row = &list->row[list->count++];
 	row->number = number;
-	row->address = address;
 	strcpy(row->host, host);
 	strcpy(row->hostaddr, hostaddr);
-	snprintf(row->port, sizeof(row->port), "%hu", row->address.port);
+	snprintf(row->port, sizeof(row->port), "%hu", (uint16_t)port);
 	return true;
+}
+
+void instance_list_add(struct instance_list *list, const struct instance *row)
+{
+	if (row->hostaddr[0] == '\0' || list->count == CM_MOST_INSTANCES)
+		return;
+	for (int i = 0; i < list->count; i++)
+		if (list->row[i].number == row->number)
+			return;
+	list->row[list->count++] = *row;
 }

@@ -21,7 +21,7 @@ struct instance {
 	int number; /* of backend_hostN */
 	struct address address;
 	char host[CM_HOST_SIZE];         /* empty: known by address only */
-	char hostaddr[CM_HOSTADDR_SIZE]; /* never empty */
+	char hostaddr[CM_HOSTADDR_SIZE]; /* in a list never empty */
 	char port[6];                    /* the address's, as text */
 };
 
@@ -43,10 +43,13 @@ bool address_equal(const struct address *a, const struct address *b);
 bool address_is_loopback(const struct address *a);
 
 /*
- * Adds the instance that a row of TARGET or SHOW INSTANCES describes by its first
- * four columns; text[i] is NULL for NULL. One that is there already, has no
- * address yet, or does not fit is left out. False when the row is none of conmgr's.
+ * Reads the first four columns of a row of TARGET or SHOW INSTANCES; text[i] is NULL
+ * for NULL. False when the row is none of conmgr's. An instance whose name is not
+ * resolved yet has an empty hostaddr.
  */
-bool instance_list_add(struct instance_list *list, const char *const text[4]);
+bool instance_parse(struct instance *row, const char *const text[4]);
+
+/* Adds an instance, unless it is there already, has no address, or does not fit. */
+void instance_list_add(struct instance_list *list, const struct instance *row);
 
 #endif

@@ -6,8 +6,6 @@
 #include "libpq-conmgr.h"
 #include "scope.h"
 
-#define EXPORT __attribute__((visibility("default")))
-
 /* The guard of a connection; inside another call there is no need to know. */
 static struct guard *find(const PGconn *conn)
 {

@@ -133,12 +133,10 @@ static bool wait_readable(int fd, int64_t deadline)
 	}
 }
 
-struct own mark_ask(uint16_t port, struct session *s, struct instance_list *list,
-		    const char *target, int number, int64_t deadline)
+struct own mark_ask(uint16_t port, struct session *s, const char *target, int number, int64_t deadline)
 {
 	struct own o = mark_open(port, deadline);
 
-	session_begin(s, list);
 	if (!mark_send(&o, target, number))
 		session_end(s);
 	while (!session_answered(s)) {

@@ -39,10 +39,10 @@ bool mark_send(const struct own *o, const char *target, int number);
 void mark_receive(const struct own *o, struct session *s);
 
 /*
- * Opens a session, asks, and waits for the answer until the deadline. The session
- * is BOUND or REFUSED then and the socket open; or it is ENDED and there is none.
+ * Opens a session that has begun (session_begin), asks, and waits for the answer until
+ * the deadline. The session is BOUND or REFUSED then and the socket open; or it is
+ * ENDED and there is none.
  */
-struct own mark_ask(uint16_t port, struct session *s, struct instance_list *list,
-		    const char *target, int number, int64_t deadline);
+struct own mark_ask(uint16_t port, struct session *s, const char *target, int number, int64_t deadline);
 
 #endif

@@ -53,7 +53,8 @@ static void ask(struct plan *p, int at, uint16_t port)
 		return;
 	s->at = at;
 	s->port = port;
-	o = mark_ask(port, &session, &s->list, p->target, -1, p->deadline);
+	session_begin(&session, &s->list, NULL);
+	o = mark_ask(port, &session, p->target, -1, p->deadline);
 	if (session.phase == SESSION_ENDED || s->list.count == 0) {
 		own_close(&o);
 		free(s);

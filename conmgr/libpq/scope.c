@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <link.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -145,7 +146,7 @@ static void keep(const struct object *caller, enum scope_function which, void *f
 	lock_give(&before);
 }
 
-void *scope_find(const void *caller, enum scope_function which)
+static void *look_up(const void *caller, enum scope_function which)
 {
 	const struct link_map *map = object_at(caller), *owner;
 	struct object o;
@@ -165,6 +166,15 @@ void *scope_find(const void *caller, enum scope_function which)
 	owner = object_at(function);
 	if (owner != NULL && owner->l_name[0] != '\0' && handle_of(owner) != NULL)
 		keep(&o, which, function); /* the handle is never given back */
+	return function;
+}
+
+void *scope_find(const void *caller, enum scope_function which)
+{
+	int error = errno;
+	void *function = look_up(caller, which);
+
+	errno = error;
 	return function;
 }
 

@@ -46,7 +46,7 @@ enum scope_function { SCOPE_FUNCTIONS(SCOPE_ENUM) SCOPE_COUNT };
 
 /*
  * Returns a function as the object that holds the instruction at caller finds
- * it, NULL when there is none.
+ * it, NULL when there is none. Keeps errno.
  */
 void *scope_find(const void *caller, enum scope_function which);
 

@@ -14,11 +14,12 @@ static uint32_t get32(const void *p)
 	return (uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | b[3];
 }
 
-void session_begin(struct session *s, struct instance_list *list)
+void session_begin(struct session *s, struct instance_list *list, const struct address *want)
 {
 	s->phase = SESSION_GREETING;
 	s->restart = s->served = s->refused = false;
 	s->list = list;
+	s->want = want;
 	s->head_len = 0;
 }
 
@@ -109,16 +110,21 @@ static bool split_row(struct session *s, const char *text[4])
 static void on_row(struct session *s)
 {
 	const char *text[4];
+	struct instance row;
 
 	if (s->phase != SESSION_TARGETING && s->phase != SESSION_LISTING)
 		return;
-	if (s->phase == SESSION_TARGETING)
-		s->served = true;
-	if (s->list == NULL)
-		return;
-	if (!split_row(s, text) || !instance_list_add(s->list, text))
+	if (!split_row(s, text) || !instance_parse(&row, text) ||
+	    (s->want != NULL && !address_equal(s->want, &row.address))) {
 		session_end(s);
-	else if (s->phase == SESSION_TARGETING)
+		return;
+	}
+	if (s->list != NULL)
+		instance_list_add(s->list, &row);
+	if (s->phase != SESSION_TARGETING)
+		return;
+	s->served = true;
+	if (s->list != NULL)
 		s->list->offered = s->list->count;
 }
 

@@ -40,6 +40,7 @@ struct session {
 	bool served;                /* a row of TARGET came */
 	bool refused;               /* no instance, or not this one, has the attribute */
 	struct instance_list *list; /* NULL: not wanted; the caller's */
+	const struct address *want; /* NULL: any; the caller's */
 
 	/* The message being received. */
 	unsigned char head[5]; /* type and length */
@@ -60,10 +61,11 @@ struct session {
 size_t session_request(char buf[SESSION_REQUEST_SIZE], const char *target, int number);
 
 /*
- * Begins a session. With a list it ends up there, which asks for a request
- * without a number.
+ * Begins a session. With a list, every instance ends up there; that is for a request
+ * without a number. With an address, an instance elsewhere is not taken: conmgr may
+ * have another configuration by now.
  */
-void session_begin(struct session *s, struct instance_list *list);
+void session_begin(struct session *s, struct instance_list *list, const struct address *want);
 
 /* Takes what was received. */
 void session_feed(struct session *s, const char *bytes, size_t len);

@@ -145,7 +145,7 @@ static bool ask_again_locked(struct guard *g)
 		return false;
 	}
 	g->session_socket = o;
-	session_begin(&g->session, NULL);
+	session_begin(&g->session, NULL, &g->at->address);
 	return true;
 }
 

@@ -225,6 +225,15 @@ void cm_offer(struct cm *c, int number, bool offered)
 	pthread_mutex_unlock(&c->lock);
 }
 
+void cm_move(struct cm *c, int number, uint16_t port)
+{
+	pthread_mutex_lock(&c->lock);
+	for (int i = 0; i < c->offers; i++)
+		if (c->offer[i].number == number)
+			c->offer[i].port = port;
+	pthread_mutex_unlock(&c->lock);
+}
+
 void cm_mood(struct cm *c, enum mood mood)
 {
 	pthread_mutex_lock(&c->lock);

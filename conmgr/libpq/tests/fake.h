@@ -76,6 +76,9 @@ void cm_add(struct cm *c, int number, uint16_t port, bool offered);
 /* Changes whether an instance is offered. */
 void cm_offer(struct cm *c, int number, bool offered);
 
+/* Changes the port of an instance. */
+void cm_move(struct cm *c, int number, uint16_t port);
+
 void cm_mood(struct cm *c, enum mood mood);
 
 /* Tells the sessions of an instance that it is lost, and offers it no more. */

@@ -89,8 +89,11 @@ static void check_list(void)
 	struct address a;
 
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-		bool taken = instance_list_add(&list, rows[i].text);
+		struct instance row;
+		bool taken = instance_parse(&row, rows[i].text);
 
+		if (taken)
+			instance_list_add(&list, &row);
 		ok(taken == rows[i].taken && list.count == rows[i].count, "row %zu: %d, %d in the list", i, taken,
 		   list.count);
 	}

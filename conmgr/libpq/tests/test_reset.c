@@ -118,6 +118,22 @@ static void check_restart(void)
 	PQfinish(conn);
 }
 
+/* One that comes back with another configuration knows no instance of ours. */
+static void check_changed(void)
+{
+	PGconn *conn = open_first();
+	uint16_t port = rig.db[0]->port;
+
+	cm_restart(rig.cm);
+	cm_move(rig.cm, 0, rig.db[1]->port);
+	cm_back(rig.cm);
+	ok(readable(PQcmSocket(conn), 2 * GENEROUS) && readable(PQsocket(conn), GENEROUS), "broken in the end");
+	PQreset(conn);
+	ok(PQstatus(conn) == CONNECTION_BAD, "an instance that conmgr does not know is not connected to");
+	cm_move(rig.cm, 0, port);
+	PQfinish(conn);
+}
+
 /* One that does not come back in time is missed. */
 static void check_no_return(void)
 {
@@ -138,6 +154,7 @@ int main(void)
 	check_reset_poll();
 	check_nobody_left();
 	check_restart();
+	check_changed();
 	check_no_return();
 	rig_close(&rig);
 	return tap_done();

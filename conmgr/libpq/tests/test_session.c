@@ -111,7 +111,7 @@ static struct instance_list list;
 static void begin(struct session *s, struct instance_list *l)
 {
 	memset(&list, 0, sizeof(list));
-	session_begin(s, l);
+	session_begin(s, l, NULL);
 }
 
 static void check_answer(void)
@@ -208,6 +208,29 @@ static void check_notices(void)
 	begin(&s, &list);
 	feed(&s, &b, 8192);
 	ok(s.phase == SESSION_ENDED && s.restart, "a restart, in one piece with the answer");
+}
+
+/* A conmgr with another configuration: the number means another instance. */
+static void check_elsewhere(void)
+{
+	struct stream b = { .len = 0 };
+	struct address at;
+	struct session s;
+
+	greeting(&b);
+	table(&b, true, false);
+	address_parse(&at, "192.0.2.1", 5432);
+	session_begin(&s, NULL, &at);
+	feed(&s, &b, 8192);
+	ok(s.phase == SESSION_BOUND, "the instance that is wanted");
+	at.port = 5433;
+	session_begin(&s, NULL, &at);
+	feed(&s, &b, 8192);
+	ok(s.phase == SESSION_ENDED, "another port");
+	address_parse(&at, "192.0.2.9", 5432);
+	session_begin(&s, NULL, &at);
+	feed(&s, &b, 8192);
+	ok(s.phase == SESSION_ENDED, "another address");
 }
 
 static void check_nonsense(void)
@@ -356,6 +379,7 @@ int main(int argc, char **argv)
 	check_answer();
 	check_refusals();
 	check_notices();
+	check_elsewhere();
 	check_nonsense();
 	check_request();
 	check_flood();

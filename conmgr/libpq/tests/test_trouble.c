@@ -52,11 +52,13 @@ static void check_patience(void)
 	struct own o;
 
 	cm_mood(rig.cm, MOOD_SILENT);
-	o = mark_ask(rig.cm->port, &s, list, "any", -1, mark_clock() + MARK_PATIENCE);
+	session_begin(&s, list, NULL);
+	o = mark_ask(rig.cm->port, &s, "any", -1, mark_clock() + MARK_PATIENCE);
 	ok(o.fd < 0 && s.phase == SESSION_ENDED, "no answer");
 	ok(now_ms() - start >= MARK_PATIENCE - 1, "not before the patience is over: %lld ms", (long long)(now_ms() - start));
 	start = now_ms();
-	o = mark_ask(rig.cm->port, &s, list, "any", -1, mark_clock() - 1);
+	session_begin(&s, list, NULL);
+	o = mark_ask(rig.cm->port, &s, "any", -1, mark_clock() - 1);
 	ok(o.fd < 0 && now_ms() - start < MARK_PATIENCE, "none is left");
 	cm_mood(rig.cm, MOOD_WELL);
 	free(list);
