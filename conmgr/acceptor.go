@@ -116,6 +116,14 @@ func (s *Server) shrink() {
 	s.descriptors--
 }
 
+// crowded reports whether new applications may soon need the descriptors of those
+// that are lost.
+func (s *Server) crowded() bool {
+	s.admission.Lock()
+	defer s.admission.Unlock()
+	return s.descriptors > s.budget/4*3
+}
+
 // logLimit logs at LOG, as the seed does, but at most once a second.
 func (s *Server) logLimit(conn net.Conn, refused int64) {
 	if suppressed, ok := s.limitLog.allow(time.Now()); ok {

@@ -4,7 +4,6 @@ package conmgr
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"maps"
 	"net/netip"
@@ -189,38 +188,6 @@ func inParallel(list []holder, do func(holder)) {
 		})
 	}
 	wg.Wait()
-}
-
-// Releasing wakes goroutines, up to two for each application, that close sockets.
-// Thousands at once would keep both the heartbeat's loop and the notice of another
-// fault waiting for a processor, so they are released little by little: nobody
-// waits for it.
-const (
-	releaseBatch = 64
-	releasePause = time.Millisecond
-)
-
-// releaseLoop releases what was told, until ctx ends.
-func (a *Apps) releaseLoop(ctx context.Context) {
-	pause := time.NewTicker(releasePause)
-	defer pause.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-a.told.ready:
-		}
-		for batch := range slices.Chunk(slices.Concat(a.told.take()...), releaseBatch) {
-			for _, h := range batch {
-				h.release()
-			}
-			select {
-			case <-ctx.Done():
-				return
-			case <-pause.C:
-			}
-		}
-	}
 }
 
 // add registers an application that is not bound yet.

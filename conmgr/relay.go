@@ -66,23 +66,33 @@ func (r *relay) lose() relayState {
 	return before
 }
 
-// tell ends the client's side, or the attempt to connect. The notice is not
-// for this protocol: what the bytes mean is not known here.
+// tell ends the client's side, or the attempt to connect: with RST while bytes for
+// it are unsent, so that nobody takes a part for the whole; else with FIN. The
+// notice is not for this protocol: what the bytes mean is not known here.
 func (r *relay) tell([]byte) {
 	switch r.lose() {
 	case relayConnecting:
 		r.cancel()
 	case relayUp:
-		endSide(r.client, &r.toClient, unix.SHUT_WR) // wakes the client, not yet our pumps
+		// Wakes the client, not yet our pumps.
+		if r.toClient.Load() > 0 || !ifSent(r.client, func(fd int) error { return unix.Shutdown(fd, unix.SHUT_WR) }) {
+			reset(r.client)
+		}
 	}
 }
 
-// release ends the instance's side, and the pumps.
+// release ends the instance's side in the same way, so that no dead peer is sent
+// retransmissions, and the pumps.
 func (r *relay) release() {
-	if server := r.instance(); server != nil {
-		endSide(server.tcp, &r.toServer, unix.SHUT_RDWR)
-		shutdown(r.client, unix.SHUT_RD)
+	server := r.instance()
+	if server == nil {
+		return
 	}
+	if r.toServer.Load() > 0 || !ifSent(server.tcp, func(int) error { return nil }) {
+		reset(server.tcp)
+	}
+	_ = server.tcp.Close()
+	_ = r.client.Close()
 }
 
 // kill resets the instance's side.
@@ -100,29 +110,17 @@ func (r *relay) instance() *hop {
 	return r.server
 }
 
-// endSide ends one side of a relay at a fault: with RST while bytes for it are
-// unsent, so that nobody takes a part for the whole and no dead peer is sent
-// retransmissions; else with FIN.
-func endSide(conn *net.TCPConn, unsent *atomic.Int64, how int) {
-	if unsent.Load() > 0 || !shutdown(conn, how) {
-		reset(conn)
-	}
-}
-
-// shutdown sends FIN unless bytes are not acknowledged by the peer (SIOCOUTQ);
-// then it does nothing and reports false.
-func shutdown(conn *net.TCPConn, how int) (done bool) {
+// ifSent does something with a socket unless bytes are not acknowledged by the peer
+// (SIOCOUTQ), and reports whether that worked.
+func ifSent(conn *net.TCPConn, do func(fd int) error) (done bool) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return false
 	}
 	_ = raw.Control(func(fd uintptr) {
-		if how != unix.SHUT_RD {
-			if q, err := unix.IoctlGetInt(int(fd), unix.TIOCOUTQ); err == nil && q > 0 {
-				return
-			}
+		if q, err := unix.IoctlGetInt(int(fd), unix.TIOCOUTQ); err != nil || q == 0 {
+			done = do(int(fd)) == nil
 		}
-		done = unix.Shutdown(int(fd), how) == nil
 	})
 	return done
 }

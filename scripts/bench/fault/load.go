@@ -30,6 +30,11 @@ var kinds = []string{"console", "pass-through", "proxy"}
 // patience bounds each wait of an application.
 const patience = 30 * time.Second
 
+// glance is how long applications let events gather: to wake for each would take
+// from conmgr what the applications of a real host have processors of their own
+// for. Errors are seen as much later.
+const glance = time.Millisecond
+
 // application is one connection to conmgr: a plain descriptor, as Go's poller would
 // read along.
 type application struct {
@@ -76,7 +81,7 @@ type outcome struct {
 
 // awaitLost waits until every victim has read its error, and forgets them.
 func (l *load) awaitLost() (string, error) {
-	events := make([]unix.EpollEvent, 256)
+	events := make([]unix.EpollEvent, 1024)
 	for end := time.Now().Add(patience); l.victims > 0; {
 		n, err := unix.EpollWait(l.epoll, events, 100)
 		if err != nil && err != unix.EINTR {
@@ -84,6 +89,9 @@ func (l *load) awaitLost() (string, error) {
 		}
 		for _, e := range events[:max(n, 0)] {
 			l.happened(l.apps[e.Fd])
+		}
+		if n < len(events) {
+			time.Sleep(glance)
 		}
 		if time.Now().After(end) {
 			return "", fmt.Errorf("%d applications got no error within %v", l.victims, patience)

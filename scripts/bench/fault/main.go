@@ -8,8 +8,9 @@
 // The instance's host vanishes (all packets dropped). Time runs from the verdict
 // that is due, the last heartbeat frame as the kernel received it plus
 // heartbeat_timeout, to the end of the read that brought an application its error.
-// Applications live in processes of their own that wait with epoll and have no
-// priority over conmgr: their share of the two processors is in the figures.
+// Applications live in processes of their own that look with epoll every
+// millisecond and have no priority over conmgr: what they take of the processors,
+// and up to that millisecond, is in the figures.
 //
 // conmgr, pgwatchdog, PostgreSQL and the kernel are real. Only the backends are
 // not: the sessions of pass-through and proxy mode end at a small server that

@@ -38,6 +38,7 @@ type round struct {
 	P99MS        float64            `json:"p99_ms"`
 	LastMS       float64            `json:"last_ms"`
 	LastByKindMS map[string]float64 `json:"last_by_kind_ms"`
+	CPUMS        float64            `json:"conmgr_cpu_ms"`    // from the cut to the last error
 	Disturbed    int                `json:"others_disturbed"` // since the beginning
 }
 
@@ -94,12 +95,13 @@ func (r *report) print(out io.Writer) error {
 	for _, k := range kinds {
 		fmt.Fprintf(out, " %13s", k)
 	}
-	fmt.Fprintln(out)
+	fmt.Fprintln(out, "   conmgr's processor time")
 	for i, one := range r.Rounds {
 		fmt.Fprintf(out, "%5d %6d %8.2f %8.2f %8.2f %8.2f", i+1, one.Told, one.FirstMS, one.MedianMS, one.P99MS, one.LastMS)
 		for _, k := range kinds {
 			fmt.Fprintf(out, " %13.2f", one.LastByKindMS[k])
 		}
+		fmt.Fprintf(out, " %8.2f", one.CPUMS)
 		if one.LastMS > reach {
 			fmt.Fprintf(out, "  beyond %.0f ms", reach)
 		}

@@ -6,6 +6,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -29,10 +31,18 @@ func (w *world) round(ctx context.Context, n, rest int) (*round, error) {
 			return nil, err
 		}
 	}
+	before, err := cpuTime(w.cm.Process.Pid())
+	if err != nil {
+		return nil, err
+	}
 	if _, err := w.db[0].Cut(ctx); err != nil {
 		return nil, err
 	}
 	at, early, err := w.outcomes()
+	if err != nil {
+		return nil, err
+	}
+	after, err := cpuTime(w.cm.Process.Pid())
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +61,29 @@ func (w *world) round(ctx context.Context, n, rest int) (*round, error) {
 	if _, err := w.db[0].Heal(ctx); err != nil {
 		return nil, err
 	}
-	return newRound(at, early, last.Add(timeout)), w.awaitMonitored(ctx)
+	r := newRound(at, early, last.Add(timeout))
+	r.CPUMS = millis(after - before)
+	return r, w.awaitMonitored(ctx)
+}
+
+// cpuTime is what the threads of a process have had of the processors.
+func cpuTime(pid int) (sum time.Duration, err error) {
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	if err != nil {
+		return 0, err
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue // that thread has ended
+		}
+		var ran int64
+		if _, err := fmt.Sscan(string(text), &ran); err != nil {
+			return 0, fmt.Errorf("%s: %w", file, err)
+		}
+		sum += time.Duration(ran)
+	}
+	return sum, nil
 }
 
 // outcomes gathers what the load processes have seen.
