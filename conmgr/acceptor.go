@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/pgconmgr/pgconmgr/agent/listen"
 	"github.com/pgconmgr/pgconmgr/agent/unixsock"
 )
 
@@ -136,34 +137,13 @@ func (s *Server) logLimit(conn net.Conn, refused int64) {
 // keepAlive finds remote clients that vanished; loopback ones cannot.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 5 * time.Minute, Interval: 30 * time.Second, Count: 6}
 
-// listenTCP binds a port on every address. With port 0 the first address
-// chooses for all. Addresses that this host does not have are skipped as long
-// as one remains.
+// listenTCP binds a port on every address; see [listen.TCP].
 func listenTCP(addresses []netip.Addr, port uint16) ([]net.Listener, uint16, error) {
-	var out []net.Listener
-	var missing error
-	config := net.ListenConfig{KeepAliveConfig: keepAlive}
-	for _, a := range addresses {
-		network := "tcp4"
-		if a.Is6() {
-			network = "tcp6" // sets IPV6_V6ONLY, so that 0.0.0.0 and :: fit together
-		}
-		l, err := config.Listen(context.Background(), network, netip.AddrPortFrom(a, port).String())
-		switch {
-		case err == nil:
-			out = append(out, l)
-			port = l.Addr().(*net.TCPAddr).AddrPort().Port()
-		case errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EAFNOSUPPORT):
-			missing = err
-		default:
-			closeAll(out)
-			return nil, 0, listenError(err, netip.AddrPortFrom(a, port).String())
-		}
+	list, port, err := listen.TCP(addresses, port, keepAlive)
+	if one, ok := errors.AsType[*listen.Error](err); ok {
+		err = listenError(one.Err, one.At.String())
 	}
-	if len(out) == 0 {
-		return nil, 0, fmt.Errorf("listen on port %d: this host has none of listen_addresses: %w", port, missing)
-	}
-	return out, port, nil
+	return list, port, err
 }
 
 // listenError says what to do about the usual reason.
@@ -174,52 +154,15 @@ func listenError(err error, where string) error {
 	return fmt.Errorf("listen on %s: %w", where, err)
 }
 
-func closeAll(list []net.Listener) {
-	for _, l := range list {
-		_ = l.Close()
-	}
-}
-
-// resolveListen turns listen_addresses into addresses. localhost needs no
-// resolver; other names get five seconds in all.
+// resolveListen turns listen_addresses into addresses. Names get five seconds in all.
 func resolveListen(names []string) ([]netip.Addr, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	var out []netip.Addr
-	for _, name := range names {
-		switch name {
-		case "*":
-			out = append(out, netip.IPv4Unspecified(), netip.IPv6Unspecified())
-			continue
-		case "localhost":
-			out = append(out, netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback())
-			continue
-		}
-		if a, err := netip.ParseAddr(name); err == nil {
-			out = append(out, a.Unmap())
-			continue
-		}
-		found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", name)
-		if err != nil {
-			return nil, fmt.Errorf("listen_addresses: resolve %q: %w", name, err)
-		}
-		for _, a := range found {
-			out = append(out, a.Unmap())
-		}
+	out, err := listen.Resolve(ctx, names)
+	if err != nil {
+		return nil, fmt.Errorf("listen_addresses: %w", err)
 	}
-	return uniqueAddresses(out), nil
-}
-
-func uniqueAddresses(list []netip.Addr) []netip.Addr {
-	seen := map[netip.Addr]bool{}
-	var out []netip.Addr
-	for _, a := range list {
-		if !seen[a] {
-			seen[a] = true
-			out = append(out, a)
-		}
-	}
-	return out
+	return out, nil
 }
 
 // listenMark binds the port's mark, an abstract Unix socket that only one
