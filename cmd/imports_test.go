@@ -71,11 +71,13 @@ var homes = []struct {
 	{"github.com/lmittmann/tint", []string{"cmd/internal/cli"}, "only cli knows what a log looks like"},
 	{"github.com/spf13/pflag", []string{"cmd"}, "flags end at the program"},
 	{"github.com/coreos/go-systemd/v22", []string{"cmd"}, "the service manager is the program's concern"},
-	{"github.com/prometheus/client_golang", []string{"cmd"}, "metrics are shown by the program"},
+	{"github.com/prometheus/client_golang", []string{"cmd/internal/metrics"}, "one place that knows Prometheus, and it is the program's"},
 	{"golang.org/x/net", []string{"agent/peer"}, "batched datagrams"},
 	{"golang.org/x/sync", []string{"agent", "conmgr", "watchdog", "cmd"}, "part of the language in all but name"},
 	{"golang.org/x/sys", []string{"agent", "conmgr", "watchdog", "cmd"}, "part of the language in all but name"},
 	{"github.com/google/go-cmp", nil, "for tests"},
+	{"github.com/prometheus/client_model", nil, "for tests"},
+	{"github.com/prometheus/common", nil, "for tests"},
 	{"github.com/vishvananda/netns", nil, "for tests"},
 }
 
@@ -131,7 +133,7 @@ func belowAny(path string, folders []string) bool {
 
 // forDevelopers reports whether a folder is no part of the shipped programs.
 func forDevelopers(folder string) bool {
-	return belowAny(folder, []string{"agent/agenttest", "scripts", "cmd/e2e"})
+	return belowAny(folder, []string{"agent/agenttest", "scripts", "cmd/e2e", "cmd/internal/metrics/metricstest"})
 }
 
 func TestArrows(t *testing.T) {

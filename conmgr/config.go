@@ -75,6 +75,8 @@ type Config struct {
 	ProxySSLMode     SSLMode
 	ProxySSLRootCert string // empty, system, or an absolute path
 
+	MetricsListen []conf.Endpoint // empty: nowhere
+
 	values *conf.Values
 }
 
@@ -159,6 +161,7 @@ func fromValues(file string, v *conf.Values) *Config {
 	// The table's checks have accepted these texts.
 	c.LogMinMessages, _ = ParseLevel(v.Text("log_min_messages"))
 	c.SystemIdentifier, _ = strconv.ParseUint(v.Text("system_identifier"), 10, 64)
+	c.MetricsListen, _ = conf.ParseEndpoints(strings.Join(v.List("metrics_listen"), ","))
 	c.ProxyListen, _ = parseProxyListen(strings.Join(v.List("proxy_listen"), ","))
 	c.ProxyAllow, _ = parseProxyAllow(strings.Join(v.List("proxy_allow"), ","))
 	c.ProxyTarget, _ = ParseTarget(v.Text("proxy_target_session_attrs"))

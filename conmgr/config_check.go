@@ -193,6 +193,11 @@ func parseProxyAllow(s string) ([]netip.Prefix, error) {
 	return prefixes, nil
 }
 
+func checkEndpoints(s string) error {
+	_, err := conf.ParseEndpoints(s)
+	return err
+}
+
 func checkKeyFile(s string) error {
 	if s != "" && !strings.HasPrefix(s, "/") {
 		return errors.New("expected an absolute path")

@@ -167,5 +167,10 @@ func ownTable() conf.Table {
 			About: "File of the certificate authorities, as an absolute path; required by verify-ca and verify-full, and asked by prefer and require too where it is set, as in libpq. " +
 				"The word system means the system's authorities, with verify-full only. Read at the start.",
 		},
+		{
+			Name: "metrics_listen", Kind: conf.List, Check: checkEndpoints,
+			About: "Where Prometheus finds the metrics of conmgr (HTTP, /metrics): ports of localhost, or host:port, [IPv6]:port, *:port, as '27547'; nowhere when not set.",
+			High:  "whoever reaches the port reads them: no password is asked for.",
+		},
 	}
 }

@@ -110,10 +110,10 @@ func (c *console) bindTo(ctx context.Context, t Target, only *int) ([]row, error
 		return nil
 	})
 	if err != nil {
-		c.server.stats.targetsMissed.Add(1)
+		c.server.stats.targetsMissed.add(t)
 		return nil, failure("58C01", "%s", err)
 	}
-	c.server.stats.targetsFound.Add(1)
+	c.server.stats.targetsFound.add(t)
 	c.server.apps.setState(c.app, "bound")
 	return rows, nil
 }

@@ -13,9 +13,10 @@ import (
 type stats struct {
 	accepted, refusedLimit, refusedStranger atomic.Int64
 	startupFailed, cancels                  atomic.Int64
-	targetsFound, targetsMissed             atomic.Int64
+	targetsFound, targetsMissed             perTarget
 	cancelsPassed                           atomic.Int64
-	faults, told                            atomic.Int64
+	faults                                  faultCounts
+	told                                    atomic.Int64
 	bytesToInstances, bytesToClients        atomic.Int64
 }
 
@@ -89,7 +90,7 @@ func (s *Server) Event(e Event) {
 
 // recordFault keeps, counts and logs what Apps.Fault did.
 func (s *Server) recordFault(f Fault, n *InstanceView, told int, took time.Duration) {
-	s.stats.faults.Add(1)
+	s.stats.faults.add(f.Index, f.Reason)
 	s.stats.told.Add(int64(told))
 	if told == 0 && f.Only != nil {
 		return // a change of role that concerned nobody

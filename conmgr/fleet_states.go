@@ -23,6 +23,11 @@ const (
 	faultForeign      = "wrong instance"
 )
 
+// faultReasons are all of them.
+var faultReasons = []string{
+	faultTimeout, faultLinkDown, faultPeerGaveUp, faultDown, faultRestart, faultRoleChange, faultStalePrimary, faultForeign,
+}
+
 // become is the only place that changes what an instance is.
 func (f *Fleet) become(now mono.Instant, m *member, mon Monitoring, why string, out *Actions) {
 	if (m.mon == Unmonitored) != (mon == Unmonitored) {

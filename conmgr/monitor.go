@@ -68,6 +68,7 @@ type watch struct {
 	broken   string
 	replaced string       // likewise, but not again when a session is armed between
 	hinted   mono.Instant // last line about a refusal that was not proven
+	verdicts map[wire.Reason]uint64
 }
 
 // newMonitor prepares the sessions to all instances; nothing happens until run.
@@ -99,7 +100,10 @@ func newMonitor(cfg *Config, ring *key.Ring, id wire.ID, incarnation, systemID u
 	}
 	m.resolver = NewResolver(ResolverConfig{Found: m.found, Log: log}, hosts)
 	for i, b := range cfg.Backends {
-		w := &watch{m: m, index: i, backend: b}
+		w := &watch{m: m, index: i, backend: b, verdicts: make(map[wire.Reason]uint64)}
+		for _, reason := range verdictReasons {
+			w.verdicts[reason] = 0
+		}
 		w.session = loop.Dial(peer.DialConfig{Heartbeat: hb, Key: m.key}, netip.AddrPort{}, w)
 		m.watches = append(m.watches, w)
 		w.pick(false)
@@ -298,6 +302,9 @@ func (m *monitor) readFigures() {
 func (w *watch) Changed(s *peer.Session, c heartbeat.Change) {
 	if w.m.stopping {
 		return
+	}
+	if c.Verdict() {
+		w.verdicts[c.Reason]++
 	}
 	if c.To == wire.StateUp {
 		w.refused, w.broken = "", ""

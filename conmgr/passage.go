@@ -43,9 +43,10 @@ type passage struct {
 
 // way is one of the two kinds of passages, as counters and logs name it.
 type way struct {
-	name                    string
-	connected, failed, slow atomic.Int64
-	log                     throttle // of failures
+	name              string
+	connected, failed perTarget
+	slow              atomic.Int64
+	log               throttle // of failures
 }
 
 // follow connects and passes bytes until both sides have ended. An error means
@@ -59,7 +60,7 @@ func (p *passage) follow(ctx context.Context, t Target) error {
 		p.server.passageFailed(p.way, t, err)
 		return noPassage(err)
 	}
-	p.way.connected.Add(1)
+	p.way.connected.add(t)
 	p.server.apps.connected(p.app)
 	p.open = nil // and what it keeps
 	p.now.run(p.server)
@@ -186,7 +187,7 @@ func (p *passage) use(r *relay) bool {
 
 // passageFailed counts and, at most once a minute, logs.
 func (s *Server) passageFailed(w *way, t Target, err error) {
-	w.failed.Add(1)
+	w.failed.add(t)
 	if errors.Is(err, errStopping) {
 		return
 	}

@@ -37,6 +37,8 @@ type RunOptions struct {
 	// Reload delivers a value each time the operator asks for the key file to be
 	// read again. May be nil.
 	Reload <-chan struct{}
+	// Metrics serves metrics_listen; nil does not.
+	Metrics MetricsServer
 }
 
 // daemon is one running conmgr.
@@ -144,6 +146,9 @@ func (d *daemon) run(ctx context.Context) error {
 	g.Go(func() error { return d.monitor.run(running) })
 	g.Go(func() error { return d.server.Run(running) })
 	g.Go(func() error { d.watchReloads(running); return nil })
+	if at := d.options.Config.MetricsListen; len(at) > 0 && d.options.Metrics != nil {
+		g.Go(func() error { d.options.Metrics(running, at, d.metrics); return nil })
+	}
 	g.Go(func() error {
 		defer stop()
 		d.awaitShutdown(ctx, running)

@@ -56,7 +56,10 @@ type InstanceView struct {
 }
 
 // Name is how logs and errors call the instance: number, host and port.
-func (v *InstanceView) Name() string {
+func (v *InstanceView) Name() string { return strconv.Itoa(v.Number) + " " + v.HostPort() }
+
+// HostPort is the instance as it is configured: host and port.
+func (v *InstanceView) HostPort() string {
 	host := v.Host
 	if host == "" {
 		host = v.HostAddr
@@ -64,7 +67,7 @@ func (v *InstanceView) Name() string {
 	if strings.Contains(host, ":") {
 		host = "[" + host + "]"
 	}
-	return strconv.Itoa(v.Number) + " " + host + ":" + strconv.Itoa(int(v.Port))
+	return host + ":" + strconv.Itoa(int(v.Port))
 }
 
 // Kills says whether the instance's agent terminates the sessions of lost clients:

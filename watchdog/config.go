@@ -36,6 +36,7 @@ type Config struct {
 	SharedAddress           string // spare, terminate
 	DryRun                  bool
 	TerminateTimeout        time.Duration
+	MetricsListen           []conf.Endpoint // empty: nowhere
 
 	// FromInstance: the instance's own settings, live or as last kept, are in.
 	// Until then the rest is defaults, file and flags.
@@ -194,6 +195,7 @@ func newConfig(v *conf.Values, server *ServerSettings) *Config {
 	c.Clients, _ = ParseAddresses(v.List("watchdog.clients")) // the table has checked them
 	c.Protect, _ = ParseAddresses(v.List("watchdog.protect"))
 	c.Ports, _ = parsePorts(v.List("watchdog.ports"))
+	c.MetricsListen, _ = conf.ParseEndpoints(strings.Join(v.List("watchdog.metrics_listen"), ","))
 	if c.MaxHeartbeatConnections == 0 {
 		c.MaxHeartbeatConnections = 100 // PostgreSQL's default of max_connections
 	}

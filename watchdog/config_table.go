@@ -66,6 +66,9 @@ var parameters = conf.Table{
 	seconds("watchdog.terminate_timeout", "10s", 100*time.Millisecond, time.Hour,
 		"How long sessions may take to end before they are reported as survivors.",
 		"slow but willing backends are reported as survivors", "the report comes late"),
+	{Name: "watchdog.metrics_listen", Kind: conf.List, File: confFile, Context: conf.Reload, Check: checkEndpoints,
+		About: "Where Prometheus finds the metrics of the agent (HTTP, /metrics): ports of localhost, or host:port, [IPv6]:port, *:port; nowhere when not set.",
+		High:  "whoever reaches the port reads them: no password is asked for"},
 }
 
 // aliases are the names that version 13 of the seed product gives to two of its
@@ -88,6 +91,11 @@ func millis(name, def string, lo, hi time.Duration, about, low, high string) con
 
 func action(name, def, about string) conf.Param {
 	return conf.Param{Name: name, Kind: conf.Enum, Default: def, Words: actionWords, File: confFile, Context: conf.Reload, About: about}
+}
+
+func checkEndpoints(value string) error {
+	_, err := conf.ParseEndpoints(value)
+	return err
 }
 
 func checkAddresses(value string) error {

@@ -51,6 +51,7 @@ type gate struct {
 	refusals refusals
 	hush     hush
 	paused   *Pause // nil: kills are allowed
+	counted  counters
 	resumer  string // who asks for the end of the pause, while that is carried out
 
 	admission atomic.Pointer[Admission]
@@ -58,7 +59,7 @@ type gate struct {
 
 func newGate(s *server, id wire.ID) *gate {
 	g := &gate{server: s, log: s.log, docket: NewDocket(DefaultPolicy()),
-		seekers: map[*peer.Session]struct{}{}, earlier: s.keeper.load()}
+		seekers: map[*peer.Session]struct{}{}, counted: newCounters(), earlier: s.keeper.load()}
 	g.timer = s.loop.NewTimer(g.tick)
 	g.relisten = s.loop.NewTimer(func() { g.listen(g.want) })
 	g.persist, g.settled = s.loop.NewTimer(g.keep), s.loop.NewTimer(g.settle)
@@ -228,6 +229,7 @@ func (g *gate) Changed(s *peer.Session, c heartbeat.Change) {
 			g.docket.Armed(now, session, client, timers.Timeout, timers.Interval, s.Protected, out)
 		})
 	case c.Verdict():
+		g.counted.verdicts[c.Reason]++
 		g.server.life.ended(s.Remote().Addr(), s.KernelLife())
 		g.order(func(now mono.Instant, out *Orders) { g.docket.Ended(now, session, c, out) })
 	}
@@ -292,6 +294,7 @@ func (g *gate) tick() {
 }
 
 func (g *gate) done(r Result) {
+	g.counted.result(&r)
 	g.order(func(now mono.Instant, out *Orders) {
 		if r.Outcome == OutcomeHostAlive {
 			g.docket.Alive(now, r.Warrant.ID, out)
@@ -331,6 +334,9 @@ func (g *gate) report(e DocketEvent) {
 	if e.Kind == DocketPaused || e.Kind == DocketResumed {
 		g.reportPause(e)
 		return
+	}
+	if e.Kind == DocketSuspended {
+		g.counted.warrants[OutcomePaused]++
 	}
 	if e.Kind != DocketWarrant && e.Addr.IsValid() && !g.hush.tell(g.server.loop.Now(), e.Addr) {
 		return

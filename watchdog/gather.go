@@ -157,6 +157,7 @@ type census struct {
 	peer.Census
 	loop    peer.LoopStats
 	clients control.Clients
+	counted counters
 	paused  *Pause
 	now     mono.Instant
 }
@@ -164,9 +165,9 @@ type census struct {
 func (s *server) census(ctx context.Context) (census, error) {
 	var c census
 	err := s.call(ctx, func() {
-		c = census{Census: s.gate.listener.Census(), loop: s.loop.Stats(), paused: s.gate.paused, now: s.loop.Now()}
+		c = census{Census: s.gate.listener.Census(), loop: s.loop.Stats(), paused: s.gate.paused, now: s.loop.Now(), counted: s.gate.counted.copied()}
 		unarmed := s.gate.docket.Unarmed()
-		c.clients = tally(unarmed)
+		c.clients = countClients(unarmed)
 		c.clients.Armed = s.gate.docket.Len() - len(unarmed)
 	})
 	if err != nil {
@@ -175,8 +176,8 @@ func (s *server) census(ctx context.Context) (census, error) {
 	return c, nil
 }
 
-// tally counts clients without a session.
-func tally(views []View) (c control.Clients) {
+// countClients counts clients without a session.
+func countClients(views []View) (c control.Clients) {
 	for i := range views {
 		switch views[i].State {
 		case relationWaiting.String():

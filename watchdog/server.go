@@ -39,7 +39,9 @@ type Options struct {
 	Reload <-chan []conf.Entry
 	// Ready is called once when heartbeats are served and the instance has been
 	// looked at. May be nil.
-	Ready   func()
+	Ready func()
+	// Metrics serves watchdog.metrics_listen; nil does not.
+	Metrics MetricsServer
 	Version string       // of the program, for those who ask
 	Log     *slog.Logger // nil discards
 }
@@ -71,6 +73,7 @@ type server struct {
 	links      *linkhint.Hints
 	rights     provenRights
 	started    time.Time
+	configured chan struct{} // the configuration has changed; see serveMetrics
 	scope      atomic.Pointer[scope]
 	settings   settings
 	listening  sync.Mutex // held by listen
@@ -103,7 +106,7 @@ func Run(ctx context.Context, o Options) error {
 }
 
 func newServer(o Options) (*server, error) {
-	s := &server{options: o, log: o.Log, started: time.Now()}
+	s := &server{options: o, log: o.Log, started: time.Now(), configured: make(chan struct{}, 1)}
 	earlier, err := LoadServerSettings(o.State)
 	if err != nil {
 		o.Log.Error("cannot use the settings kept from the last run", "err", err)
@@ -169,6 +172,7 @@ func (s *server) run(ctx context.Context) error {
 	g.Go(func() error { s.watchReloads(ctx); return nil })
 	g.Go(func() error { s.watchAddresses(ctx); return nil })
 	g.Go(func() error { s.links.Run(ctx); return nil })
+	g.Go(func() error { s.serveMetrics(ctx); return nil })
 	g.Go(func() error {
 		<-ctx.Done()
 		s.farewell()
@@ -222,6 +226,10 @@ func (s *server) reconfigure(change func(*Sources)) {
 	config, findings := Resolve(s.settings.sources, s.settings.config)
 	s.settings.config = config
 	s.settings.mu.Unlock()
+	select {
+	case s.configured <- struct{}{}:
+	default: // it is to be looked at anyway
+	}
 	s.tell(findings)
 	s.apply()
 }

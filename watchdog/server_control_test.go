@@ -107,6 +107,11 @@ func (o *office) mustAsk(q control.Question) *control.Reply {
 	return r
 }
 
+func (o *office) mustAskPause() {
+	o.t.Helper()
+	o.mustAsk(control.Question{Do: control.DoPause, ForMS: 600_000})
+}
+
 // mustConmgr opens a heartbeat session and returns how to break it.
 func (o *office) mustConmgr(id byte) (vanish func()) {
 	o.t.Helper()

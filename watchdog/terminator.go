@@ -116,6 +116,7 @@ type Result struct {
 	Survivors []Survivor
 	Evidence  Evidence
 	Sockets   SocketsResult
+	Joined    uint64 // warrant of the same address whose run did the work; 0: this one
 	// Took is how long after the warrant was taken the result was there.
 	Took time.Duration
 	Err  error // what went wrong last, even when it was overcome

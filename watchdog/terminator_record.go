@@ -43,7 +43,7 @@ func (r *run) result(outcome Outcome) Result {
 	result := Result{
 		Warrant: r.w, Outcome: outcome, Backends: len(r.targets), Ended: len(r.targets) - len(left),
 		Newer: r.newer, Spared: r.spared, Evidence: r.evidence, Sockets: r.sockets,
-		Took: clock.Now().Sub(r.taken), Err: r.err,
+		Joined: r.lead, Took: clock.Now().Sub(r.taken), Err: r.err,
 	}
 	for _, target := range left {
 		result.Survivors = append(result.Survivors, Survivor{

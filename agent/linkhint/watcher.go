@@ -40,6 +40,7 @@ type Watcher struct {
 	cfg Config
 	log *slog.Logger
 
+	figures  *figures
 	closing  sync.Once
 	closeErr error
 	wake     chan struct{} // requests wait
@@ -82,7 +83,7 @@ func New(cfg Config) (*Watcher, error) { return newWatcher(cfg, openBPF) }
 func newWatcher(cfg Config, open opener) (*Watcher, error) {
 	w := &Watcher{
 		told: mono.Pace{Every: time.Minute, Burst: pathLines},
-		cfg:  cfg, log: cfg.Log, wake: make(chan struct{}, 1), table: newTable(),
+		cfg:  cfg, log: cfg.Log, wake: make(chan struct{}, 1), table: newTable(), figures: newFigures(),
 		doubts: make(map[int]doubt), doubtTime: stopped(),
 		round: round{start: stopped()}, polling: polling{warned: make(map[int]bool), stale: cfg.All},
 	}
@@ -238,8 +239,11 @@ func (w *Watcher) Close() error {
 
 // tell hands out an event and the paths that it has changed.
 func (w *Watcher) tell(e Event, paths []Path) {
-	if e.Kind != 0 && w.cfg.OnEvent != nil {
-		w.cfg.OnEvent(e)
+	if e.Kind != 0 {
+		w.figures.note(e)
+		if w.cfg.OnEvent != nil {
+			w.cfg.OnEvent(e)
+		}
 	}
 	w.logPaths(paths)
 	w.deliver(paths)

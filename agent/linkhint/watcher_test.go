@@ -103,6 +103,29 @@ func TestZoneComesAndGoes(t *testing.T) {
 	n.mustPath(t, peer, Lost)
 	p.remove()
 	n.mustPath(t, peer, Off)
+	f := n.w.Figures()
+	kinds := map[Kind]uint64{}
+	for _, bySource := range f.Events {
+		for k, count := range bySource {
+			kinds[Kind(k)] += count
+		}
+	}
+	for _, k := range []Kind{CarrierLost, AdminUp, Removed} {
+		if kinds[k] == 0 {
+			t.Errorf("no event %q was counted: %v", k, kinds)
+		}
+	}
+	// Who does not tell how late it is is not measured.
+	var told, measured uint64
+	for source, c := range f.Latency {
+		measured += c.Count
+		for _, count := range f.Events[source] {
+			told += count
+		}
+	}
+	if told != measured {
+		t.Errorf("%d events of sources that tell their latency, %d measured", told, measured)
+	}
 }
 
 // Watch and Unwatch from many goroutines, while routes change and at the end.

@@ -3,6 +3,8 @@
 package peer
 
 import (
+	"time"
+
 	"github.com/pgconmgr/pgconmgr/agent/heartbeat"
 	"github.com/pgconmgr/pgconmgr/agent/mono"
 	"github.com/pgconmgr/pgconmgr/agent/wire"
@@ -38,16 +40,21 @@ func (f *Frames) add(s heartbeat.Stats) {
 type Census struct {
 	ByState [wire.StateSuspect + 1]int // sessions
 	Held    int                        // of them, whose verdict the fuse holds
+	RTT     []time.Duration            // of the armed ones, as far as it is known; in no order
 	Frames  Frames                     // of all sessions, those that have ended included
 	Listen  ListenStats
 }
 
 // Census walks over all sessions. It is called on the loop goroutine.
 func (ln *Listener) Census() Census {
-	c := Census{Frames: ln.ended, Listen: ln.stats}
+	c := Census{Frames: ln.ended, Listen: ln.stats, RTT: make([]time.Duration, 0, ln.armed)}
 	for _, s := range ln.byID {
-		c.ByState[s.m.State()]++
-		c.Frames.add(s.m.Stats())
+		state, stats := s.m.State(), s.m.Stats()
+		c.ByState[state]++
+		c.Frames.add(stats)
+		if heartbeat.Armed(state) && stats.RTT > 0 {
+			c.RTT = append(c.RTT, stats.RTT)
+		}
 		if s.m.Held() {
 			c.Held++
 		}

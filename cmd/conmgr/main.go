@@ -170,7 +170,7 @@ func serve(e env, config *conmgr.Config, dir *conmgr.Directory, log *slog.Logger
 	log.Log(ctx, conmgr.LevelLog, "starting conmgr", "version", cli.Version, "pid", os.Getpid(), "directory", dir.Path(), "instances", len(config.Backends))
 	err = conmgr.Run(ctx, conmgr.RunOptions{
 		Config: config, Directory: dir, Log: log,
-		Incarnation: uint64(started.UnixNano()), Version: cli.Version, Reload: reload,
+		Incarnation: uint64(started.UnixNano()), Version: cli.Version, Reload: reload, Metrics: serveMetrics(log),
 	})
 	if err != nil {
 		return err

@@ -85,8 +85,9 @@ func serve(o *options, stderr io.Writer) error {
 	return watchdog.Run(ctx, watchdog.Options{
 		DSN: o.dsn, State: o.stateDir, KeyFile: o.keyFile, RunDir: o.runDir, File: file, Flags: o.settings,
 		Version: cli.Version, Log: log,
-		Reload: reloads(ctx, hup, o, log),
-		Ready:  func() { notify(log, daemon.SdNotifyReady) },
+		Reload:  reloads(ctx, hup, o, log),
+		Ready:   func() { notify(log, daemon.SdNotifyReady) },
+		Metrics: serveMetrics(log),
 	})
 }
 
