@@ -96,8 +96,15 @@ func (w *world) fill(ctx context.Context) error {
 	if _, err := cmd.Output(); err != nil {
 		return err
 	}
-	return w.primary.Exec(ctx, fmt.Sprintf(`CREATE TABLE big AS SELECT repeat('x', 1000) AS line FROM generate_series(1, %d);
-		VACUUM ANALYZE; CHECKPOINT`, copyRows))
+	for _, sql := range []string{
+		fmt.Sprintf("CREATE TABLE big AS SELECT repeat('x', 1000) AS line FROM generate_series(1, %d)", copyRows),
+		"VACUUM ANALYZE", "CHECKPOINT",
+	} {
+		if err := w.primary.Exec(ctx, sql); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // installLibrary builds libconmgr and puts it where its user can read it.
