@@ -40,9 +40,8 @@ type kind struct {
 	// first is written to its stdin at once, then in the modes but blocked what
 	// makes it use its connection. No use: it notices by itself.
 	first, use map[string]string
-	// loaded says that the library must not be loaded before: it is linked.
-	linked bool
-	exit   int
+	linked     bool // with the library, which is not loaded before then
+	exit       int
 }
 
 // line says "use it now" to our own programs.
@@ -123,10 +122,8 @@ func (w *world) start(k kind, mode string) *running {
 func (w *world) startIn(env []string, k kind, mode string) *running {
 	w.Helper()
 	r := &running{kind: k, mode: mode, broken: make(chan mono.Instant, 1)}
-	args := k.args(w, mode)
 	// Not with the test's context: cleaning up comes first.
-	r.cmd = w.client.Command(context.Background(), args[0], args[1:]...)
-	r.cmd.User, r.cmd.Dir, r.cmd.Env = "nobody", "/", env
+	r.cmd = w.command(context.Background(), env, k.args(w, mode)...)
 	out, in := r.pipes(w)
 	r.in = in
 	w.must(r.cmd.Start())

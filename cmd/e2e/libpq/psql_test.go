@@ -63,9 +63,8 @@ func (w *world) openTerminal() *terminal {
 	w.Helper()
 	agenttest.NeedTool(w, "script")
 	t := &terminal{T: w.T}
-	cmd := w.client.Command(context.Background(), "script", "-q", "-e", "-c",
-		"psql -X -A -t --pset pager=off --no-readline", "/dev/null")
-	cmd.User, cmd.Dir, cmd.Env = "nobody", "/", append(w.env("psql-interactive"), "TERM=dumb", "SHELL=/bin/sh")
+	cmd := w.command(context.Background(), append(w.env("psql-interactive"), "TERM=dumb", "SHELL=/bin/sh"),
+		"script", "-q", "-e", "-c", "psql -X -A -t --pset pager=off --no-readline", "/dev/null")
 	cmd.Stdout, cmd.Stderr = t, t
 	var err error
 	t.in, err = cmd.StdinPipe()

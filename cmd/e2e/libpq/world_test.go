@@ -117,6 +117,13 @@ func (w *world) envAt(name, host string, port int, preload bool) []string {
 // program is the path of one of the library's programs.
 func (w *world) program(name string) string { return w.dir + "/programs/" + name }
 
+// command prepares a program on the client host, as conmgr's user.
+func (w *world) command(ctx context.Context, env []string, args ...string) *agenttest.Cmd {
+	cmd := w.client.Command(ctx, args[0], args[1:]...)
+	cmd.User, cmd.Dir, cmd.Env = "nobody", "/", env
+	return cmd
+}
+
 // output runs a program that must work and returns what it wrote to both outputs.
 func (w *world) output(env []string, args ...string) string {
 	w.Helper()
@@ -130,8 +137,6 @@ func (w *world) output(env []string, args ...string) string {
 func (w *world) try(env []string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(w.Context(), generous)
 	defer cancel()
-	cmd := w.client.Command(ctx, args[0], args[1:]...)
-	cmd.User, cmd.Dir, cmd.Env = "nobody", "/", env
-	out, err := cmd.CombinedOutput()
+	out, err := w.command(ctx, env, args...).CombinedOutput()
 	return string(out), err
 }
