@@ -182,7 +182,7 @@ int guard_notice(const PGconn *conn)
 	if (g == NULL)
 		return fd;
 	lock_take(&before);
-	if (g->state != GUARD_FREE)
+	if (g->state != GUARD_FREE && own_is(&g->notice))
 		fd = g->notice.fd;
 	lock_give(&before);
 	return fd;
