@@ -181,8 +181,9 @@ func (m *monitor) run(ctx context.Context) error {
 	return m.loop.Run(ctx)
 }
 
-// stop says BYE to every watchdog and waits until that is written.
-func (m *monitor) stop(kind wire.ByeKind) {
+// stop says BYE to every watchdog and waits until that is written, or until ctx
+// ends, as it does with run.
+func (m *monitor) stop(ctx context.Context, kind wire.ByeKind) {
 	done := make(chan struct{})
 	m.loop.Do(func() {
 		m.stopping = true
@@ -193,7 +194,7 @@ func (m *monitor) stop(kind wire.ByeKind) {
 	})
 	select {
 	case <-done:
-	case <-m.ctx.Done():
+	case <-ctx.Done():
 	}
 }
 

@@ -235,7 +235,7 @@ func (d *daemon) shutdown(ctx context.Context, mode ShutdownMode) bool {
 	if err := d.server.Shutdown(ctx, mode); err != nil {
 		return false
 	}
-	d.monitor.stop(byes[mode])
+	d.monitor.stop(ctx, byes[mode])
 	return true
 }
 

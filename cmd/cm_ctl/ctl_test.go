@@ -114,9 +114,9 @@ func TestLife(t *testing.T) {
 		`status  pid +started +version  instances  applications  link_hints\n`+
 		`ready +\d+ +2026-11-22T10:00:00Z  0\.1\.0 +2 +1 +counter\n\n`+
 		`instance_information:\n`+
-		`addr +port  database_attr  number  host  status  monitoring .* why\n`+
+		`addr +port  database_attr  number  host  status  monitoring .* why +kills\n`+
 		`192\.0\.2\.1  5432  primary +0 +db1   up +monitored +up +f .*\n`+
-		`192\.0\.2\.2  5432  standby +2 +- +up +unmonitored  down .* its agent stopped\n\n`+
+		`192\.0\.2\.2  5432  standby +2 +- +up +unmonitored  down .* its agent stopped  -\n\n`+
 		`application_information:\n`+
 		`addr +port +pid +connected .*\n`+
 		`127\.0\.0\.1  40000  4711  2026-11-22T10:00:01Z  7   console  1000 +primary  0 +db1   \?\[31mbound\n$`)
@@ -193,7 +193,7 @@ func TestStartComplete(t *testing.T) {
 	mustMatch(t, "stdout", stdout, `^waiting for conmgr to connect to the watchdogs of all instances\.{4,} stopped waiting\n$`)
 	mustMatch(t, "stderr", stderr, `^cm_ctl: error: not connected within 300ms; conmgr keeps running and trying \(PID: \d+\)\n`+
 		`  instance 0 \(db1 port 5432\): monitored, heartbeat up, primary\n`+
-		`  instance 2 \(192\.0\.2\.2 port 5432\): unmonitored, heartbeat down, standby: its agent stopped\n$`)
+		`  instance 2 \(192\.0\.2\.2 port 5432\): unmonitored, heartbeat down, standby: its agent stopped  -\n$`)
 	w.must(t, 0, "status")
 	w.must(t, 0, "stop")
 }

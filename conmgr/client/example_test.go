@@ -47,6 +47,7 @@ func ExampleFaultError() {
 	fmt.Println("connected to", watch.Instance().Host)
 
 	loseInstance()
+	<-watch.Done() // a blocked call would end now
 	_, err = conn.Exec(ctx, "SELECT pg_sleep(3600)")
 	if fault, ok := errors.AsType[*client.FaultError](err); ok {
 		fmt.Printf("lost %s: %s after %v, SQLSTATE %s\n", fault.Instance.Host, fault.Reason, fault.Silence, fault.SQLState())
