@@ -35,12 +35,12 @@ type socket struct {
 // keys on UDP too. Those it listens on already are left alone; the error names
 // each one that could not be added.
 func (ln *Listener) SetAddrs(want []netip.AddrPort) error {
-	ln.socks = slices.DeleteFunc(ln.socks, func(s *socket) bool { return !ln.keep(s.fd, s.addr, want) })
+	ln.socks = slices.DeleteFunc(ln.socks, func(s *socket) bool { return ln.closeUnless(s.fd, false, s.addr, want) })
 	wantUDP := want
 	if ln.ring == nil {
 		wantUDP = nil
 	}
-	ln.packets = slices.DeleteFunc(ln.packets, func(s *packetSocket) bool { return !ln.keep(s.fd, s.addr, wantUDP) })
+	ln.packets = slices.DeleteFunc(ln.packets, func(s *packetSocket) bool { return ln.closeUnless(s.fd, true, s.addr, wantUDP) })
 	var errs []error
 	for _, addr := range want {
 		if !slices.ContainsFunc(ln.socks, func(s *socket) bool { return s.addr == addr }) {
@@ -55,36 +55,42 @@ func (ln *Listener) SetAddrs(want []netip.AddrPort) error {
 	return errors.Join(errs...)
 }
 
-// keep closes a listening descriptor whose address is not wanted any more.
-func (ln *Listener) keep(fd int, addr netip.AddrPort, want []netip.AddrPort) bool {
+// closeUnless closes a listening descriptor whose address is not wanted any more.
+func (ln *Listener) closeUnless(fd int, datagram bool, addr netip.AddrPort, want []netip.AddrPort) (closed bool) {
 	if slices.Contains(want, addr) {
-		return true
+		return false
 	}
 	ln.loop.closeFD(fd)
-	return false
+	ln.forgetKept(datagram, addr)
+	return true
 }
 
 func (ln *Listener) addUDP(addr netip.AddrPort) error {
-	s, err := ln.listenUDP(addr)
-	if err == nil {
-		ln.packets = append(ln.packets, s)
+	fd, err := ln.claim(true, addr), error(nil)
+	if fd < 0 {
+		fd, err = bindUDP(addr)
 	}
-	return err
+	if err != nil {
+		return fmt.Errorf("listen on UDP %s: %w", addr, err)
+	}
+	s := &packetSocket{ln: ln, fd: fd, addr: localAddr(fd)}
+	if err := ln.loop.add(fd, s, unix.EPOLLIN); err != nil {
+		_ = unix.Close(fd)
+		return err
+	}
+	ln.packets = append(ln.packets, s)
+	ln.handOver(true, s.addr, fd)
+	return nil
 }
 
 // Add listens on one more address: on TCP, and with keys on UDP too, both on the
 // same port. It may be called before Run.
 func (ln *Listener) Add(addr netip.AddrPort) error {
-	family := unix.AF_INET6
-	if addr.Addr().Is4() {
-		family = unix.AF_INET
+	fd, err := ln.claim(false, addr), error(nil)
+	if fd < 0 {
+		fd, err = bindTCP(addr)
 	}
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
 	if err != nil {
-		return fmt.Errorf("listen on %s: %w", addr, err)
-	}
-	if err := ln.bind(fd, family, addr); err != nil {
-		_ = unix.Close(fd)
 		return fmt.Errorf("listen on %s: %w", addr, err)
 	}
 	s := &socket{ln: ln, fd: fd, addr: localAddr(fd)}
@@ -93,18 +99,32 @@ func (ln *Listener) Add(addr netip.AddrPort) error {
 		return err
 	}
 	ln.socks = append(ln.socks, s)
+	ln.handOver(false, s.addr, fd)
 	return nil
 }
 
-func (ln *Listener) bind(fd, family int, addr netip.AddrPort) error {
+// bindTCP makes a socket that listens on an address.
+func bindTCP(addr netip.AddrPort) (int, error) {
+	family := unix.AF_INET6
+	if addr.Addr().Is4() {
+		family = unix.AF_INET
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	if err != nil {
+		return -1, err
+	}
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
 	if family == unix.AF_INET6 {
 		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
 	}
-	if err := unix.Bind(fd, sockaddr(addr)); err != nil {
-		return err
+	if err = unix.Bind(fd, sockaddr(addr)); err == nil {
+		err = unix.Listen(fd, unix.SOMAXCONN)
 	}
-	return unix.Listen(fd, unix.SOMAXCONN)
+	if err != nil {
+		_ = unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
 }
 
 // Addrs returns the addresses listened on, with the ports that were chosen for

@@ -60,30 +60,34 @@ type ListenConfig struct {
 	// HalfOpen bounds how many connections may be shaking hands at a time; the
 	// oldest is evicted for a newer one.
 	HalfOpen int
+	// Keeper keeps the listening sockets for the next process; nil keeps none.
+	Keeper SocketKeeper
 }
 
 // Listener serves Passive sessions on any number of addresses. All its sessions
 // carry one instance state.
 type Listener struct {
-	loop     *Loop
-	cfg      ListenConfig
-	acceptor Acceptor
-	socks    []*socket
-	packets  []*packetSocket
-	instance wire.Instance
-	ring     *key.Ring // nil: no key is required
-	cookies  *key.Cookies
-	stats    ListenStats
-	ended    Frames              // of sessions that have ended
-	byID     map[uint64]*Session // all of them
-	configs  configs
-	unarmed  map[*Session]struct{}       // still shaking hands
-	shaking  map[netip.AddrPort]*Session // those of them on UDP
-	byAddr   map[netip.Addr][]*Session
-	armed    int         // how many are armed
-	silent   int         // how many of those are late or suspect
-	half     []*halfOpen // oldest first
-	spare    int         // descriptor kept for accepting when there are none left
+	loop      *Loop
+	cfg       ListenConfig
+	acceptor  Acceptor
+	socks     []*socket
+	packets   []*packetSocket
+	inherited []inherited // of an earlier process, not in use yet
+	stopped   bool        // by StopAll
+	instance  wire.Instance
+	ring      *key.Ring // nil: no key is required
+	cookies   *key.Cookies
+	stats     ListenStats
+	ended     Frames              // of sessions that have ended
+	byID      map[uint64]*Session // all of them
+	configs   configs
+	unarmed   map[*Session]struct{}       // still shaking hands
+	shaking   map[netip.AddrPort]*Session // those of them on UDP
+	byAddr    map[netip.Addr][]*Session
+	armed     int         // how many are armed
+	silent    int         // how many of those are late or suspect
+	half      []*halfOpen // oldest first
+	spare     int         // descriptor kept for accepting when there are none left
 }
 
 // Listen makes a listener without addresses; see [Listener.Add].
@@ -143,7 +147,7 @@ func (ln *Listener) Sessions() iter.Seq[*Session] {
 	}
 }
 
-// StopAll says BYE to every session and stops listening.
+// StopAll says BYE to every session and stops listening; a keeper goes on.
 func (ln *Listener) StopAll(kind wire.ByeKind) {
 	for len(ln.half) > 0 {
 		ln.half[0].evict()
@@ -151,6 +155,7 @@ func (ln *Listener) StopAll(kind wire.ByeKind) {
 	for _, s := range ln.byID {
 		s.Stop(kind)
 	}
+	ln.stopped = true
 	_ = ln.SetAddrs(nil) // after the goodbyes, which UDP sends through these sockets
 	ln.closeSpare()
 }

@@ -110,14 +110,16 @@ type endpoint struct {
 	local   *netip.Addr // one of sock.locals
 }
 
-func (ln *Listener) listenUDP(addr netip.AddrPort) (*packetSocket, error) {
+// bindUDP makes a socket on an address that tells at which address each datagram
+// arrived.
+func bindUDP(addr netip.AddrPort) (int, error) {
 	family, level, option := unix.AF_INET6, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO
 	if addr.Addr().Is4() {
 		family, level, option = unix.AF_INET, unix.IPPROTO_IP, unix.IP_PKTINFO
 	}
 	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_UDP)
 	if err != nil {
-		return nil, fmt.Errorf("listen on UDP %s: %w", addr, err)
+		return -1, err
 	}
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
 	if family == unix.AF_INET6 {
@@ -129,14 +131,9 @@ func (ln *Listener) listenUDP(addr netip.AddrPort) (*packetSocket, error) {
 	}
 	if err != nil {
 		_ = unix.Close(fd)
-		return nil, fmt.Errorf("listen on UDP %s: %w", addr, err)
+		return -1, err
 	}
-	s := &packetSocket{ln: ln, fd: fd, addr: localAddr(fd)}
-	if err := ln.loop.add(fd, s, unix.EPOLLIN); err != nil {
-		_ = unix.Close(fd)
-		return nil, err
-	}
-	return s, nil
+	return fd, nil
 }
 
 // batchesPerPass bounds what one pass reads from one socket, so that a flood
