@@ -66,8 +66,11 @@ func newGate(s *server, id wire.ID) *gate {
 	g.refusals.log, g.hush.log = s.log, s.log
 	g.listener = s.loop.Listen(peer.ListenConfig{
 		Self: id, Incarnation: uint64(time.Now().UnixNano()), NewSession: newSessionIDs(),
-		HandshakeTimeout: handshakeTimeout, HalfOpen: maxHalfOpen,
+		HandshakeTimeout: handshakeTimeout, HalfOpen: maxHalfOpen, Keeper: s.options.Sockets,
 	}, g)
+	if err := g.listener.Inherit(s.options.Inherited); err != nil {
+		s.log.Warn("a descriptor of the last run is of no use", "err", err)
+	}
 	own, err := OwnPrefixes()
 	if err != nil {
 		s.log.Error("cannot read the host's addresses: clients of the own networks may be refused", "err", err)
@@ -177,6 +180,7 @@ func (g *gate) instance(i wire.Instance) {
 
 func (g *gate) checkReady() {
 	if g.seen && len(g.listener.Addrs()) > 0 {
+		g.listener.DropInherited()
 		g.server.ready()
 	}
 }

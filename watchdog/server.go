@@ -40,6 +40,14 @@ type Options struct {
 	// Ready is called once when heartbeats are served and the instance has been
 	// looked at. May be nil.
 	Ready func()
+	// Alive is called by the main loop every AliveEvery, for as long as it is not
+	// stuck. It must not block. May be nil.
+	Alive      func()
+	AliveEvery time.Duration
+	// Sockets keeps the listening sockets for the next process, nil keeps none;
+	// Inherited are those of an earlier one, which Run owns.
+	Sockets   peer.SocketKeeper
+	Inherited []int
 	// Metrics serves watchdog.metrics_listen; nil does not.
 	Metrics MetricsServer
 	Version string       // of the program, for those who ask
@@ -138,6 +146,7 @@ func newServer(o Options) (*server, error) {
 	}
 	s.openLinks()
 	s.gate = newGate(s, id)
+	s.beat()
 	s.gate.setRing(ring)
 	if ring == nil {
 		o.Log.Warn("heartbeats are not authenticated: who can send from an address in watchdog.clients can forge them; UDP is not served",
@@ -373,6 +382,19 @@ func newSessionIDs() func() uint64 {
 		next++
 		return next
 	}
+}
+
+// beat calls Alive from the loop, for as long as that runs.
+func (s *server) beat() {
+	if s.options.Alive == nil || s.options.AliveEvery <= 0 {
+		return
+	}
+	var timer *peer.Timer
+	timer = s.loop.NewTimer(func() {
+		s.options.Alive()
+		timer.Set(s.loop.Now().Add(s.options.AliveEvery))
+	})
+	s.loop.Do(func() { timer.Set(s.loop.Now()) })
 }
 
 func (s *server) ready() {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,7 +21,13 @@ import (
 // mustServer makes a server of which only the loop and the links run.
 func mustServer(t *testing.T) *server {
 	t.Helper()
-	s, err := newServer(Options{State: t.TempDir(), Log: slog.New(slog.DiscardHandler)})
+	return mustServerWith(t, Options{})
+}
+
+func mustServerWith(t *testing.T, o Options) *server {
+	t.Helper()
+	o.State, o.Log = t.TempDir(), slog.New(slog.DiscardHandler)
+	s, err := newServer(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,4 +90,20 @@ func TestLatestConfigurationIsApplied(t *testing.T) {
 			return
 		}
 	}
+}
+
+// A loop that is stuck gives no sign of life, one that runs gives them again and
+// again.
+func TestAliveComesFromTheLoop(t *testing.T) {
+	var signs atomic.Int64
+	s := mustServerWith(t, Options{Alive: func() { signs.Add(1) }, AliveEvery: time.Millisecond})
+	agenttest.Eventually(t, time.Minute, "three signs of life", func() bool { return signs.Load() >= 3 })
+
+	stuck, free := make(chan struct{}), make(chan struct{})
+	s.loop.Do(func() { close(stuck); <-free })
+	<-stuck
+	before := signs.Load()
+	agenttest.Never(t, 100*time.Millisecond, "a sign of life of a stuck loop", func() bool { return signs.Load() != before })
+	close(free)
+	agenttest.Eventually(t, time.Minute, "a sign of life again", func() bool { return signs.Load() > before })
 }

@@ -20,7 +20,6 @@ import (
 	"os/signal"
 	"runtime/debug"
 
-	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sys/unix"
 
 	"github.com/pgconmgr/pgconmgr/agent/conf"
@@ -78,15 +77,21 @@ func serve(o *options, stderr io.Writer) error {
 	if err := cli.ShortenSlices(); err != nil {
 		log.Warn("a busy machine may delay heartbeats more than it has to", "err", err)
 	}
+	m, err := meetManager(log)
+	if err != nil {
+		return err
+	}
 	context.AfterFunc(ctx, func() {
 		stop() // the next signal kills
-		notify(log, daemon.SdNotifyStopping)
+		m.tell(m.notifier.Stopping)
 	})
 	return watchdog.Run(ctx, watchdog.Options{
 		DSN: o.dsn, State: o.stateDir, KeyFile: o.keyFile, RunDir: o.runDir, File: file, Flags: o.settings,
 		Version: cli.Version, Log: log,
-		Reload:  reloads(ctx, hup, o, log),
-		Ready:   func() { notify(log, daemon.SdNotifyReady) },
+		Reload: reloads(ctx, hup, o, log),
+		Ready:  func() { m.tell(m.notifier.Ready) },
+		Alive:  func() { m.tell(m.notifier.Alive) }, AliveEvery: m.aliveEvery,
+		Sockets: m.notifier, Inherited: m.inherited,
 		Metrics: serveMetrics(log),
 	})
 }
@@ -100,13 +105,6 @@ const heapPercent = 20
 func keepHeapSmall() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(heapPercent)
-	}
-}
-
-// notify tells systemd; without systemd it does nothing.
-func notify(log *slog.Logger, state string) {
-	if _, err := daemon.SdNotify(false, state); err != nil {
-		log.Warn("cannot notify systemd", "err", err)
 	}
 }
 
