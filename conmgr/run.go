@@ -23,9 +23,13 @@ import (
 	"github.com/pgconmgr/pgconmgr/agent/wire"
 )
 
-// ErrImmediate as the cause of Run's cancelled context means: stop at once, tell
-// nobody. Any other cause is a fast shutdown.
-var ErrImmediate = errors.New("immediate shutdown requested")
+// Causes of Run's cancelled context; any other one is a fast shutdown.
+var (
+	// ErrImmediate means: stop at once, tell nobody.
+	ErrImmediate = errors.New("immediate shutdown requested")
+	// ErrRestart means: as fast, and tell everybody that conmgr comes back.
+	ErrRestart = errors.New("restart requested")
+)
 
 // RunOptions are what a conmgr runs with.
 type RunOptions struct {
@@ -39,6 +43,8 @@ type RunOptions struct {
 	Reload <-chan struct{}
 	// Metrics serves metrics_listen; nil does not.
 	Metrics MetricsServer
+	// Ready is called once when applications are served. May be nil.
+	Ready func()
 }
 
 // daemon is one running conmgr.
@@ -155,6 +161,9 @@ func (d *daemon) run(ctx context.Context) error {
 		return nil
 	})
 	d.log.Log(ctx, LevelLog, "ready for applications", "port", d.server.Port(), "proxy_ports", len(d.server.ProxyPorts()))
+	if d.options.Ready != nil {
+		d.options.Ready()
+	}
 	return g.Wait()
 }
 
@@ -211,13 +220,20 @@ func (d *daemon) nextRequest(asked, until context.Context) ShutdownMode {
 	case mode := <-d.requests:
 		return mode
 	case <-asked.Done():
-		if errors.Is(context.Cause(asked), ErrImmediate) {
-			return ShutdownImmediate
-		}
-		return ShutdownFast
+		return modeOf(context.Cause(asked))
 	case <-until.Done():
 		return ""
 	}
+}
+
+func modeOf(cause error) ShutdownMode {
+	switch {
+	case errors.Is(cause, ErrImmediate):
+		return ShutdownImmediate
+	case errors.Is(cause, ErrRestart):
+		return ShutdownRestart
+	}
+	return ShutdownFast
 }
 
 // byes are what the watchdogs are told by each mode.

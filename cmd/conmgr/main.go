@@ -5,8 +5,9 @@
 //
 //	conmgr -D DIR
 //
-// SIGTERM and SIGINT are a fast shutdown, SIGQUIT an immediate one; a second one
-// of them kills. SIGHUP reads the key file again; every parameter needs a restart.
+// SIGTERM and SIGINT are a fast shutdown, SIGQUIT an immediate one, and SIGUSR2 one
+// that tells everybody that conmgr comes back, for service managers that restart it;
+// a second one of them kills. SIGHUP reads the key file again; every parameter needs a restart.
 package main
 
 import (
@@ -167,10 +168,16 @@ func serve(e env, config *conmgr.Config, dir *conmgr.Directory, log *slog.Logger
 	}
 	ctx, reload, stop := watchSignals(log)
 	defer stop()
+	notifier, err := cli.NewNotifier()
+	if err != nil {
+		return err
+	}
+	context.AfterFunc(ctx, func() { _ = notifier.Stopping() })
 	log.Log(ctx, conmgr.LevelLog, "starting conmgr", "version", cli.Version, "pid", os.Getpid(), "directory", dir.Path(), "instances", len(config.Backends))
 	err = conmgr.Run(ctx, conmgr.RunOptions{
 		Config: config, Directory: dir, Log: log,
 		Incarnation: uint64(started.UnixNano()), Version: cli.Version, Reload: reload, Metrics: serveMetrics(log),
+		Ready: func() { _ = notifier.Ready() },
 	})
 	if err != nil {
 		return err

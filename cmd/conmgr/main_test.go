@@ -104,10 +104,10 @@ type process struct {
 	lines *bufio.Scanner
 }
 
-func mustStart(t *testing.T, dir string) *process {
+func mustStart(t *testing.T, dir string, env ...string) *process {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-D", dir)
-	cmd.Env = append(os.Environ(), "CONMGR_TEST_MAIN=1")
+	cmd.Env = append(append(os.Environ(), "CONMGR_TEST_MAIN=1"), env...)
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -142,6 +142,7 @@ func TestLife(t *testing.T) {
 		{syscall.SIGTERM, "LOG:  received fast shutdown request"},
 		{syscall.SIGINT, "LOG:  received fast shutdown request"},
 		{syscall.SIGQUIT, "LOG:  received immediate shutdown request"},
+		{syscall.SIGUSR2, "mode=restart"},
 	} {
 		t.Run(tt.signal.String(), func(t *testing.T) {
 			t.Parallel()
@@ -168,5 +169,40 @@ func TestLife(t *testing.T) {
 				t.Errorf("pid file: %v", err)
 			}
 		})
+	}
+}
+
+func TestServiceManagerIsTold(t *testing.T) {
+	t.Parallel()
+	port := mustFreePort(t)
+	dir := mustDirectory(t, fmt.Sprintf("backend_hostaddr0 = 127.0.0.1\nwatchdog_port0 = 1\nport = %d\n", port))
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "notify"), Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer manager.Close()
+	if err := manager.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	p := mustStart(t, dir, "NOTIFY_SOCKET="+manager.LocalAddr().String())
+	told(t, manager, "READY=1")
+	if conn, err := net.Dial("tcp", fmt.Sprint("localhost:", port)); err != nil {
+		t.Errorf("conmgr is ready, but serves nobody: %v", err)
+	} else {
+		conn.Close()
+	}
+	_ = p.Process.Signal(syscall.SIGTERM)
+	told(t, manager, "STOPPING=1")
+	p.mustRead(t, "LOG:  stopped conmgr")
+	if err := p.Wait(); err != nil {
+		t.Errorf("exit: %v", err)
+	}
+}
+
+func told(t *testing.T, manager net.Conn, want string) {
+	t.Helper()
+	text := make([]byte, 100)
+	if n, err := manager.Read(text); err != nil || string(text[:n]) != want {
+		t.Fatalf("told %q, %v; want %q", text[:n], err, want)
 	}
 }

@@ -14,12 +14,12 @@ import (
 )
 
 // watchSignals returns a context that ends with the first signal to stop; its
-// cause is conmgr.ErrImmediate after SIGQUIT. The second signal then has the
+// cause is conmgr.ErrImmediate after SIGQUIT, conmgr.ErrRestart after SIGUSR2. The second signal then has the
 // default action. reload gets a value for each SIGHUP. stop ends the watching and waits for it.
 func watchSignals(log *slog.Logger) (ctx context.Context, reload <-chan struct{}, stop func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGUSR2, syscall.SIGHUP)
 	// Otherwise a closed pipe behind stderr would kill (see os/signal, SIGPIPE).
 	signal.Ignore(syscall.SIGPIPE)
 	done := make(chan struct{})
@@ -52,11 +52,14 @@ func handleSignals(signals <-chan os.Signal, done <-chan struct{}, hups chan<- s
 			case syscall.SIGQUIT:
 				log.Log(ctx, conmgr.LevelLog, "received immediate shutdown request")
 				cancel(conmgr.ErrImmediate)
+			case syscall.SIGUSR2:
+				log.Log(ctx, conmgr.LevelLog, "received restart request")
+				cancel(conmgr.ErrRestart)
 			default:
 				log.Log(ctx, conmgr.LevelLog, "received fast shutdown request")
 				cancel(nil)
 			}
-			signal.Reset(syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT)
+			signal.Reset(syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGUSR2)
 		}
 	}
 }
