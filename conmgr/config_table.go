@@ -18,6 +18,9 @@ const (
 	maxPeriod = 2147483 * time.Second
 )
 
+// Parameters returns the table of conmgr.conf, in the order in which it is shown.
+func Parameters() conf.Table { return configTable }
+
 // configTable is every parameter of conmgr.conf: the seed's, then ours.
 var configTable = withFile(append(seedTable(), ownTable()...))
 

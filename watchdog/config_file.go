@@ -14,6 +14,9 @@ import (
 // ConfigFile is where pgwatchdog.conf stands unless another name is given.
 const ConfigFile = "/etc/pgconmgr/pgwatchdog.conf"
 
+// OwnNames returns what pgwatchdog.conf may set besides the parameters watchdog.*.
+func OwnNames() []string { return slices.Clone(ownNames) }
+
 // ownNames are what must be known before the instance is asked.
 var ownNames = []string{"dsn", "state_dir", "key_file", "run_dir", "log_format", "log_level"}
 

@@ -26,7 +26,7 @@ func (t Table) AppendSample(dst []byte) []byte {
 		for _, line := range wrap(text, 76) {
 			dst = append(append(append(dst, "# "...), line...), '\n')
 		}
-		dst = append(append(append(dst, "# ("...), p.facts()...), ")\n"...)
+		dst = append(append(append(dst, "# ("...), p.Facts()...), ")\n"...)
 		name := strings.Replace(p.Name, "*", "0", 1)
 		dst = append(append(dst, "#"+name+" = "...), p.literal()...)
 		dst = append(dst, '\n')
@@ -34,8 +34,8 @@ func (t Table) AppendSample(dst []byte) []byte {
 	return dst
 }
 
-// facts are type, range and context of p in one line.
-func (p *Param) facts() string {
+// Facts returns type, range and context of p in one line for people.
+func (p *Param) Facts() string {
 	parts := []string{p.TypeName()}
 	switch lo, hi := p.limits(); p.Kind {
 	case Integer:
