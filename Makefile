@@ -14,6 +14,8 @@ FUZZTIME ?= 30s
 BADPATH ?= 10m
 SOAK ?= 10m
 LEAKS ?= 100000
+# Of programs and packages, where it is not that of the source.
+VERSION ?=
 
 # Everything but the end-to-end tests; what needs root skips without it.
 UNIT_PACKAGES = $$(go list ./... | grep -v '/cmd/e2e')
@@ -33,7 +35,20 @@ help: ## show this list
 .PHONY: build
 build: need-go ## build the static programs into bin/
 	@mkdir -p bin
-	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false \
+		-ldflags "$(if $(VERSION),-X github.com/pgconmgr/pgconmgr/cmd/internal/cli.Version=$(VERSION))" -o bin/ ./cmd/...
+
+.PHONY: man
+man: build ## make the man pages in bin/man
+	go run ./scripts/man -bin bin -o bin/man
+
+.PHONY: install
+install: ## install what make build man made: DESTDIR, PREFIX, see scripts/install.sh
+	@DESTDIR="$(DESTDIR)" PREFIX="$(or $(PREFIX),/usr/local)" scripts/install.sh
+
+.PHONY: deb
+deb: need-go ## build the Debian packages in bin/deb
+	@scripts/deb/build.sh
 
 .PHONY: libpq
 libpq: ## build bin/libpq/libconmgr.so, direct mode for libpq and ECPG (C)

@@ -1,0 +1,62 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Builds the Debian packages into a directory (bin/deb). The same source gives the
+# same bytes:
+#
+#   scripts/deb/build.sh [DIRECTORY]
+#
+#   VERSION             of programs and packages; default: that of the source
+#   SOURCE_DATE_EPOCH   time of all files; default: that of the last commit
+#
+# A tree is assembled of scripts/deb/debian and what is made here (changelog, the
+# third package where libpq's header is there), and given to debhelper.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+source=$PWD
+out=$(mkdir -p "${1:-bin/deb}" && cd "${1:-bin/deb}" && pwd)
+
+VERSION=${VERSION:-$(sed -n 's/^var Version = "\(.*\)"$/\1/p' cmd/internal/cli/doc.go)}
+if [ -z "${SOURCE_DATE_EPOCH:-}" ]; then
+	SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || stat -c %Y go.mod)
+fi
+export VERSION SOURCE_DATE_EPOCH SOURCE=$source
+export DEB_BUILD_OPTIONS=noautodbgsym TZ=UTC LC_ALL=C
+
+for tool in dpkg-buildpackage:dpkg-dev dh:debhelper; do
+	if ! type -P "${tool%:*}" >/dev/null; then
+		echo "build.sh: ${tool%:*} is missing: make install-deps" >&2
+		exit 1
+	fi
+done
+
+make -s build man VERSION="$VERSION"
+
+tree=$(mktemp -d "$out/build.XXXXXX")
+trap 'rm -rf "$tree"' EXIT
+# A path of fixed length and name: the C compiler sees it.
+mkdir "$tree/pgconmgr"
+cp -r scripts/deb/debian "$tree/pgconmgr/debian"
+cd "$tree/pgconmgr"
+cat >debian/changelog <<END
+pgconmgr ($VERSION) unstable; urgency=medium
+
+  * Built from the project's source.
+
+ -- $(sed -n 's/^Maintainer: //p' debian/control)  $(date -u -R -d "@$SOURCE_DATE_EPOCH")
+END
+if [ -e "$source/watchdog/extension/Makefile" ]; then
+	printf 'usr/share/%s\n' pgconmgr postgresql >>debian/pgconmgr-server.install
+fi
+if [ -e "$source/conmgr/libpq/Makefile" ]; then
+	cat debian/control.libpq >>debian/control
+	mv debian/libpq.install debian/pgconmgr-libpq.install
+fi
+rm -f debian/control.libpq debian/libpq.install
+dpkg-buildpackage --build=binary --no-sign --no-check-builddeps >"$tree/log" 2>&1 || {
+	cat "$tree/log" >&2
+	exit 1
+}
+rm -f "$out"/pgconmgr-*.deb
+mv "$tree"/*.deb "$out/"
+ls -1 "$out"/*.deb
