@@ -18,7 +18,7 @@ LEAKS ?= 100000
 VERSION ?=
 
 # Everything but the end-to-end tests; what needs root skips without it.
-UNIT_PACKAGES = $$(go list ./... | grep -v '/cmd/e2e')
+UNIT_PACKAGES = $$(go list ./... | grep -v -e '/cmd/e2e' -e '/scripts/boot')
 VM_PACKAGES = ./agent/linkhint ./agent/sockdiag ./agent/peer ./agent/agenttest/vm ./cmd/e2e
 TIER_ROOT = -tier "root=-race -count=1 -timeout 10m $(UNIT_PACKAGES)"
 TIER_VM = -tier "vm=-count=1 -timeout 15m -run Machine|ClockStep $(VM_PACKAGES)"
@@ -102,6 +102,10 @@ test-libpq: ## libconmgr's tests in C: plain, ASan, UBSan, TSan, valgrind
 .PHONY: test-vm
 test-vm: need-go ## what needs stock Debian kernels: fentry, kprobe, netem, a clock (QEMU)
 	@CM_TEST_VM=all go run ./scripts/testcount $(TIER_VM) -report "vm=go run ./scripts/testvm"
+
+.PHONY: test-boot
+test-boot: need-go ## the packages on booted Debian systems (root, debootstrap, systemd-container)
+	@go run ./scripts/testcount -tier "boot=-count=1 -timeout 40m ./scripts/boot/"
 
 .PHONY: test-lossy
 test-lossy: need-go ## the rows of bad paths for BADPATH (10m) each (root)

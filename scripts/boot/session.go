@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package boot
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os/exec"
+	"testing"
+)
+
+// session is a psql that stays connected.
+type session struct {
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Scanner
+}
+
+// mustSession connects from a machine; args are those of psql. Lines of its stderr
+// come like any other.
+func mustSession(t *testing.T, m *machine, args string) *session {
+	t.Helper()
+	s := &session{cmd: m.command(t.Context(), "exec psql -X -A -t -q "+args+" 2>&1")}
+	out, err := s.cmd.StdoutPipe()
+	if err == nil {
+		s.in, err = s.cmd.StdinPipe()
+	}
+	if err == nil {
+		err = s.cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.out = bufio.NewScanner(out)
+	t.Cleanup(func() {
+		_ = s.in.Close()
+		_ = s.cmd.Process.Kill()
+		_ = s.cmd.Wait()
+	})
+	return s
+}
+
+// send sends statements and waits for nothing.
+func (s *session) send(t *testing.T, sql string) {
+	t.Helper()
+	if _, err := fmt.Fprintln(s.in, sql); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ask sends statements that write one line, and returns it.
+func (s *session) ask(t *testing.T, sql string) string {
+	t.Helper()
+	s.send(t, sql)
+	if !s.out.Scan() {
+		t.Fatalf("%s: psql ended (%v)", sql, s.out.Err())
+	}
+	return s.out.Text()
+}
