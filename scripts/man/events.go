@@ -25,6 +25,8 @@ var eventTexts = map[string]string{
 	"last_valid_at":     "When the last valid beat came.",
 	"verdict_at":        "When the verdict was reached.",
 	"outcome":           "What became of it.",
+	"by":                "Who asked for a pause, or ended it.",
+	"until":             "When a pause ends.",
 	"dry_run":           "Nothing was terminated, because of watchdog.dry_run.",
 	"evidence":          "What was seen of the client host since its last beat.",
 	"joined":            "The verdict about the same address whose execution did the work.",

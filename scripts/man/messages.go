@@ -64,6 +64,18 @@ var sharedMessages = []message{
 }
 
 var pgwatchdogMessages = []message{
+	{"control socket: refused",
+		"Somebody other than root and the agent's user tried to use the control socket, or too many did at once. The line names who."},
+	{"cannot accept on the control socket",
+		"The kernel refused, mostly for lack of descriptors. agentctl sessions and pause may fail until that is over; heartbeats go on."},
+	{"no control socket: agentctl sessions and pause do not work",
+		"Look at the state directory: it must belong to the agent's user and be writable. Everything else works."},
+	{"cannot go on with the pause of the last run: kills are allowed",
+		"A pause was running when the agent ended, and its file cannot be read or is damaged. Pause again if the work is not done."},
+	{"the pause of kills would be forgotten, or wrongly gone on with, by a restart of the agent",
+		"pause.json in the state directory could not be written. Look at the space and the rights there; the pause holds until the agent restarts."},
+	{"cannot tell the SQL extension: pgx_stat_watchdog stays empty",
+		"The directory of run_dir must exist, belong to the agent's user and be writable by nobody else."},
 	{"sessions of lost client survived",
 		"Sessions of a dead client host did not end in time and still hold their locks. They are named with the reason: a superuser's session needs the extension watchdog, another one may hang in the kernel. End them by hand."},
 	{"sessions of lost client cannot be terminated yet",
