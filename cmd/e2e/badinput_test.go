@@ -33,7 +33,9 @@ func newBadWorld(t *testing.T) *badWorld {
 	t.Parallel()
 	agenttest.NeedLab(t)
 	agenttest.NeedPostgres(t)
-	w := &badWorld{world: newWorld(t, fast())}
+	s := fast()
+	calm(&s)
+	w := &badWorld{world: newWorld(t, s)}
 	w.app, w.watcher = w.open(portPrimary), w.target("primary")
 	return w
 }

@@ -4,7 +4,6 @@ package boot
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -184,15 +183,6 @@ func (m *machine) off(t *testing.T) {
 	case <-time.After(patience):
 		t.Fatalf("%s does not go down", m.name)
 	}
-}
-
-// kill switches the machine off as the loss of power does.
-func (m *machine) kill(t *testing.T) {
-	t.Helper()
-	if err := errors.Join(unix.Kill(m.leader, unix.SIGKILL), m.nspawn.Process.Kill()); err != nil {
-		t.Fatal(err)
-	}
-	m.off(t)
 }
 
 // tell logs what the machine has to say after a failure.
