@@ -103,6 +103,10 @@ test-libpq: ## libconmgr's tests in C: plain, ASan, UBSan, TSan, valgrind
 test-vm: need-go ## what needs stock Debian kernels: fentry, kprobe, netem, a clock (QEMU)
 	@CM_TEST_VM=all go run ./scripts/testcount $(TIER_VM) -report "vm=go run ./scripts/testvm"
 
+.PHONY: test-pgx
+test-pgx: need-go ## pgx's own test suite, straight and in each way through conmgr (root)
+	@go run ./scripts/pgxsuite
+
 .PHONY: test-boot
 test-boot: need-go ## the packages on booted Debian systems (root, debootstrap, systemd-container)
 	@go run ./scripts/testcount -tier "boot=-count=1 -timeout 40m ./scripts/boot/"
