@@ -193,7 +193,7 @@ func TestStartComplete(t *testing.T) {
 	mustMatch(t, "stdout", stdout, `^waiting for conmgr to connect to the watchdogs of all instances\.{4,} stopped waiting\n$`)
 	mustMatch(t, "stderr", stderr, `^cm_ctl: error: not connected within 300ms; conmgr keeps running and trying \(PID: \d+\)\n`+
 		`  instance 0 \(db1 port 5432\): monitored, heartbeat up, primary\n`+
-		`  instance 2 \(192\.0\.2\.2 port 5432\): unmonitored, heartbeat down, standby: its agent stopped  -\n$`)
+		`  instance 2 \(192\.0\.2\.2 port 5432\): unmonitored, heartbeat down, standby: its agent stopped\n$`)
 	w.must(t, 0, "status")
 	w.must(t, 0, "stop")
 }
