@@ -43,6 +43,7 @@ need libpq-dev pg_config
 need libecpg-dev ecpg
 need valgrind valgrind
 need bsdutils script
+need prometheus promtool # scripts/prometheus
 need php-cli php
 [ -e /usr/include/postgresql/libpq-fe.h ] || missing+=(libpq-dev)
 php -r 'exit((int)!extension_loaded("pgsql"));' 2>/dev/null || missing+=(php-pgsql)
@@ -111,6 +112,14 @@ fi
 if [[ " ${missing[*]} " == *" postgresql "* ]] && [ ! -e /etc/postgresql-common/createcluster.conf ]; then
 	mkdir -p /etc/postgresql-common
 	echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.conf
+fi
+
+# The tests start what they need by themselves: no package's own service is wanted.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+	trap 'rm -f $policy' EXIT
+	printf '#!/bin/sh\nexit 101\n' >$policy
+	chmod 0755 $policy
 fi
 
 export DEBIAN_FRONTEND=noninteractive

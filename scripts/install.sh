@@ -54,7 +54,8 @@ install -d -m 0755 "$to/etc/pgconmgr"
 for page in bin/man/*.[1-9]; do
 	put 0644 "$PREFIX/share/man/man${page##*.}" "$page"
 done
-put 0644 "$PREFIX/share/doc/pgconmgr/examples" conmgr/conmgr.conf.sample bin/man/pgwatchdog.conf.sample
+put 0644 "$PREFIX/share/doc/pgconmgr/examples" conmgr/conmgr.conf.sample bin/man/pgwatchdog.conf.sample \
+	scripts/prometheus/pgconmgr.rules.yml
 
 if [ -e watchdog/role.sql ]; then
 	put 0644 "$PREFIX/share/pgconmgr" watchdog/role.sql
