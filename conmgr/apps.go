@@ -61,7 +61,7 @@ type app struct {
 	since  mono.Instant // bound, or connected where that is known
 	index  int
 	target Target
-	holder holder
+	place  int // hanging's
 }
 
 // Apps knows every application and the instance it is bound to. It may be used
@@ -72,8 +72,8 @@ type Apps struct {
 	mu      sync.Mutex // guards the following
 	nextID  uint64
 	all     map[uint64]*app
-	count   int // without control sessions
-	bound   map[int]map[*app]struct{}
+	count   int              // without control sessions
+	bound   map[int]*hanging // by instance; an entry stays
 	faulted map[int]*faultMarks
 	empty   []chan struct{} // closed when count becomes 0
 
@@ -87,7 +87,7 @@ func newApps(s *Server) *Apps {
 	return &Apps{
 		server:  s,
 		all:     map[uint64]*app{},
-		bound:   map[int]map[*app]struct{}{},
+		bound:   map[int]*hanging{},
 		faulted: map[int]*faultMarks{},
 		told:    queue[[]holder]{ready: make(chan struct{}, 1)},
 	}
@@ -104,7 +104,10 @@ func (a *Apps) Count() int {
 func (a *Apps) Bound(instance int) int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return len(a.bound[instance])
+	if h := a.bound[instance]; h != nil {
+		return len(h.apps)
+	}
+	return 0
 }
 
 // Fault ends every application bound to instance f.Index, within the limits
@@ -122,11 +125,26 @@ func (a *Apps) Fault(f Fault) (told int) {
 	start := time.Now()
 	victims := a.claim(f)
 	notice := faultNotice(f, &view.Instances[f.Index])
-	inParallel(victims, func(h holder) { h.tell(notice) })
+	inParallel(victims.holders, func(h holder) { h.tell(notice) })
 	took := time.Since(start)
-	a.told.push(victims)
-	a.server.recordFault(f, &view.Instances[f.Index], len(victims), took)
-	return len(victims)
+	a.told.push(victims.holders)
+	a.markTold(victims.apps)
+	a.server.recordFault(f, &view.Instances[f.Index], len(victims.apps), took)
+	return len(victims.apps)
+}
+
+// markTold notes what has happened, after all have been told, and little by little:
+// others want the lock.
+func (a *Apps) markTold(apps []*app) {
+	for part := range slices.Chunk(apps, 64) {
+		a.mu.Lock()
+		for _, m := range part {
+			if m.bound && !a.bound[m.index].has(m) {
+				m.bound, m.state = false, "told"
+			}
+		}
+		a.mu.Unlock()
+	}
 }
 
 // wanted applies close_on_role_change and close_on_stale_primary.
@@ -141,8 +159,8 @@ func (a *Apps) wanted(f Fault, v *View) bool {
 }
 
 // claim marks the fault and takes its applications off the instance, so that
-// each is told once.
-func (a *Apps) claim(f Fault) []holder {
+// each is told once. What they are themselves is still to be marked.
+func (a *Apps) claim(f Fault) (victims hanging) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	marks := a.faulted[f.Index]
@@ -155,15 +173,14 @@ func (a *Apps) claim(f Fault) []holder {
 			marks[t] = max(marks[t], f.At)
 		}
 	}
-	victims := make([]holder, 0, len(a.bound[f.Index]))
-	for m := range a.bound[f.Index] {
-		if m.concerned(f) {
-			victims = append(victims, m.holder)
-			a.unbindLocked(m)
-			m.state = "told"
-		}
+	h := a.bound[f.Index]
+	switch {
+	case h == nil:
+		return victims
+	case f.Only == nil && f.Before.IsZero():
+		return h.takeAll()
 	}
-	return victims
+	return h.take(func(m *app) bool { return m.concerned(f) })
 }
 
 // concerned applies the limits of a fault to an application of its instance.
@@ -174,16 +191,21 @@ func (m *app) concerned(f Fault) bool {
 	return f.Only == nil || slices.Contains(f.Only, m.target)
 }
 
-// inParallel calls do for each holder, on as many goroutines as there are
-// processors when the list is long.
+// inParallel calls do for each holder, on as many goroutines as Go code may run on
+// when the list is long: while one of those processors is idle, a thread sleeps in the
+// runtime's epoll_wait, and each of our own sockets that changes its state wakes it.
+// Each goroutine gives way often, to the heartbeat's loop above all.
 func inParallel(list []holder, do func(holder)) {
-	const worthIt = 64
+	const worthIt, giveWay = 64, 32
 	workers := min(runtime.GOMAXPROCS(0), len(list)/worthIt+1)
 	var wg sync.WaitGroup
 	for part := range slices.Chunk(list, max(1, (len(list)+workers-1)/workers)) {
 		wg.Go(func() {
-			for _, h := range part {
+			for i, h := range part {
 				do(h)
+				if i%giveWay == giveWay-1 {
+					runtime.Gosched()
+				}
 			}
 		})
 	}
@@ -229,14 +251,12 @@ func (a *Apps) bind(m *app, index int, target Target, at mono.Instant, h holder)
 		return errStaleView
 	}
 	a.unbindLocked(m)
-	m.bound, m.index, m.target, m.holder = true, index, target, h
+	m.bound, m.index, m.target = true, index, target
 	m.since = a.server.opts.Clock()
-	set := a.bound[index]
-	if set == nil {
-		set = map[*app]struct{}{}
-		a.bound[index] = set
+	if a.bound[index] == nil {
+		a.bound[index] = new(hanging)
 	}
-	set[m] = struct{}{}
+	a.bound[index].add(m, h)
 	return nil
 }
 
@@ -248,10 +268,10 @@ func (a *Apps) unbind(m *app) {
 }
 
 func (a *Apps) unbindLocked(m *app) {
-	if m.bound {
-		delete(a.bound[m.index], m)
-		m.bound, m.holder = false, nil
+	if h := a.bound[m.index]; m.bound && h.has(m) { // not just taken by a fault
+		h.remove(m)
 	}
+	m.bound = false
 }
 
 // become makes a console application that has only started one of another kind.

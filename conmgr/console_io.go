@@ -244,9 +244,9 @@ func (o *outlet) finish() {
 	_ = o.raw.Control(func(fd uintptr) {
 		if !o.broken {
 			// MSG_MORE: the notice and the FIN leave in one segment.
-			_ = unix.Send(int(fd), *notice, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL|unix.MSG_MORE)
+			_ = quickSend(int(fd), *notice, unix.MSG_MORE)
 		}
-		_ = unix.Shutdown(int(fd), unix.SHUT_WR)
+		_ = quickFinish(int(fd))
 	})
 }
 

@@ -128,7 +128,11 @@ func (p *passage) attempt(ctx context.Context, v *View, index int, t Target) err
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.server.opts.ConnectTimeout)
 	defer cancel()
-	r := &relay{client: p.client, cancel: cancel, greeting: p.greeting}
+	raw, err := p.client.SyscallConn()
+	if err != nil {
+		return err
+	}
+	r := &relay{client: p.client, raw: raw, cancel: cancel, greeting: p.greeting}
 	if !p.use(r) {
 		return errStopping
 	}

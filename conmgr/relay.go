@@ -9,8 +9,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
-
-	"golang.org/x/sys/unix"
+	"syscall"
 )
 
 // relayState is how far a relay has come:
@@ -29,6 +28,7 @@ const (
 // descriptors, and memory only while bytes move.
 type relay struct {
 	client   *net.TCPConn
+	raw      syscall.RawConn    // of client: made in time, as a fault is no time for garbage
 	cancel   context.CancelFunc // of the connect
 	greeting *greeting          // reads along at first; nil for nobody
 
@@ -75,7 +75,7 @@ func (r *relay) tell([]byte) {
 		r.cancel()
 	case relayUp:
 		// Wakes the client, not yet our pumps.
-		if r.toClient.Load() > 0 || !ifSent(r.client, func(fd int) error { return unix.Shutdown(fd, unix.SHUT_WR) }) {
+		if r.toClient.Load() > 0 || !ifSent(r.raw, quickFinish) {
 			reset(r.client)
 		}
 	}
@@ -88,7 +88,8 @@ func (r *relay) release() {
 	if server == nil {
 		return
 	}
-	if r.toServer.Load() > 0 || !ifSent(server.tcp, func(int) error { return nil }) {
+	raw, err := server.tcp.SyscallConn()
+	if err != nil || r.toServer.Load() > 0 || !ifSent(raw, func(int) error { return nil }) {
 		reset(server.tcp)
 	}
 	_ = server.tcp.Close()
@@ -112,13 +113,9 @@ func (r *relay) instance() *hop {
 
 // ifSent does something with a socket unless bytes are not acknowledged by the peer
 // (SIOCOUTQ), and reports whether that worked.
-func ifSent(conn *net.TCPConn, do func(fd int) error) (done bool) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return false
-	}
-	_ = raw.Control(func(fd uintptr) {
-		if q, err := unix.IoctlGetInt(int(fd), unix.TIOCOUTQ); err != nil || q == 0 {
+func ifSent(conn syscall.RawConn, do func(fd int) error) (done bool) {
+	_ = conn.Control(func(fd uintptr) {
+		if n, err := quickUnsent(int(fd)); err != nil || n == 0 {
 			done = do(int(fd)) == nil
 		}
 	})

@@ -116,6 +116,7 @@ func start(e env, path string) error {
 	for _, w := range warnings {
 		log.Warn(string(w))
 	}
+	cli.AddProcessor()
 	if err := cli.ShortenSlices(); err != nil {
 		log.Warn("a busy machine may delay heartbeats more than it has to", "err", err)
 	}

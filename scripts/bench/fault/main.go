@@ -5,7 +5,7 @@
 // the console, a pass-through port and proxy mode, and others to another instance,
 // who must notice nothing.
 //
-// The instance's host vanishes (all packets dropped). Time runs from the verdict
+// The instance's host vanishes (all packets dropped, its agent stopped). Time runs from the verdict
 // that is due, the last heartbeat frame as the kernel received it plus
 // heartbeat_timeout, to the end of the read that brought an application its error.
 // Applications live in processes of their own that look with epoll every

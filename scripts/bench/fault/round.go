@@ -35,7 +35,7 @@ func (w *world) round(ctx context.Context, n, rest int) (*round, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := w.db[0].Cut(ctx); err != nil {
+	if err := w.vanish(ctx); err != nil {
 		return nil, err
 	}
 	at, early, err := w.outcomes()
@@ -58,7 +58,7 @@ func (w *world) round(ctx context.Context, n, rest int) (*round, error) {
 	if err := child.AwaitOK(w.loads...); err != nil {
 		return nil, fmt.Errorf("others: %w", err)
 	}
-	if _, err := w.db[0].Heal(ctx); err != nil {
+	if err := w.appear(ctx); err != nil {
 		return nil, err
 	}
 	r := newRound(at, early, last.Add(timeout))

@@ -37,6 +37,7 @@ type world struct {
 	db      [2]*agenttest.Host
 	cm      *agenttest.Conmgr
 	frames  *agenttest.Capture
+	agents  []*agenttest.Process // of the database hosts
 	backend [2]*child.Child
 	loads   []*child.Child
 	program string
@@ -60,6 +61,13 @@ func (w *world) start(ctx context.Context, n int) (err error) {
 		return err
 	}
 	if w.frames, err = w.client.Capture(portHeartbeat); err != nil {
+		return err
+	}
+	// Each round leaves thousands of ports in TIME-WAIT.
+	err = w.client.Do(func() error {
+		return os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("1024 65535"), 0o644)
+	})
+	if err != nil {
 		return err
 	}
 	if err := w.startInstances(ctx); err != nil {
@@ -95,9 +103,11 @@ func (w *world) startInstances(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if _, err := p.StartWatchdog(ctx, agenttest.WatchdogOptions{Conf: map[string]string{"watchdog.listen_addresses": "*"}}); err != nil {
+		agent, err := p.StartWatchdog(ctx, agenttest.WatchdogOptions{Conf: map[string]string{"watchdog.listen_addresses": "*"}})
+		if err != nil {
 			return err
 		}
+		w.agents = append(w.agents, agent)
 		primary = p
 	}
 	return nil
@@ -170,6 +180,25 @@ func (w *world) awaitMonitored(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// vanish takes the first database host away: its packets, and what its agent would
+// take of processors that are not the client host's.
+func (w *world) vanish(ctx context.Context) error {
+	if _, err := w.db[0].Cut(ctx); err != nil {
+		return err
+	}
+	_, err := w.agents[0].Pause()
+	return err
+}
+
+// appear undoes vanish.
+func (w *world) appear(ctx context.Context) error {
+	if _, err := w.agents[0].Resume(); err != nil {
+		return err
+	}
+	_, err := w.db[0].Heal(ctx)
+	return err
 }
 
 // open divides n applications of a group among the load processes.
