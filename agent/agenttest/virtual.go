@@ -79,6 +79,7 @@ func RunInGuests(t *testing.T, g Guest) {
 	binary := MustBuildTests(t)
 	for _, r := range releases {
 		t.Run("Linux "+r.Series, func(t *testing.T) {
+			t.Parallel() // they wait for the kernel's throttle most of the time
 			m := LabGuest(needKernel(t, r))
 			m.Modules = append(m.Modules, g.Modules...)
 			m.Programs = append(m.Programs, g.Programs...)
