@@ -244,7 +244,7 @@ func (o *outlet) finish() {
 	_ = o.raw.Control(func(fd uintptr) {
 		if !o.broken {
 			// MSG_MORE: the notice and the FIN leave in one segment.
-			_ = quickSend(int(fd), *notice, unix.MSG_MORE)
+			_, _ = quickSend(int(fd), *notice, unix.MSG_MORE)
 		}
 		_ = quickFinish(int(fd))
 	})

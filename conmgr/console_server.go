@@ -37,6 +37,9 @@ type Server struct {
 	passthrough, proxying way
 	cancels               cancelKeys // of proxied sessions
 	pipes                 pipes
+	loops                 []*relayLoop // constant while Run serves
+	looping               sync.WaitGroup
+	nextLoop              atomic.Uint32
 	turns                 turns // of TLS handshakes
 
 	startupLog, acceptLog, limitLog, strangerLog throttle
@@ -116,8 +119,13 @@ func (s *Server) Port() uint16 { return s.port }
 func (s *Server) ProxyPorts() []ProxyPort { return s.proxyPorts }
 
 // Run serves until ctx ends. Then it tells every application that is left
-// (57P01), closes all sockets and returns nil when all sessions have ended.
+// (57P01), closes all sockets and returns nil when all sessions have ended. An error
+// means that nothing was served.
 func (s *Server) Run(ctx context.Context) error {
+	if err := s.makeLoops(); err != nil {
+		s.Close()
+		return err
+	}
 	// Sessions outlive ctx by the moment in which they are told.
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -133,6 +141,7 @@ func (s *Server) Run(ctx context.Context) error {
 	stop()
 	s.killAll()
 	tasks.Wait()
+	s.endLoops()
 	s.pipes.close()
 	return nil
 }

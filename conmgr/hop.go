@@ -97,7 +97,7 @@ type quietConn struct {
 type turns chan struct{}
 
 // newTurns leaves half of the processors to others.
-func newTurns() turns { return make(turns, max(1, runtime.GOMAXPROCS(0)/2)) }
+func newTurns() turns { return make(turns, max(1, runtime.NumCPU()/2)) }
 
 func (t turns) take() { t <- struct{}{} }
 func (t turns) give() { <-t }

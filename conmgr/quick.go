@@ -8,19 +8,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The system calls of a fault, which thousands of connections get in a row. None of
-// them waits for anything, so Go's scheduler is not told of them: told, it takes the
-// processor from who is in a system call for long (sysmon in runtime/proc.go), gives
-// it to somebody else, and the fault goes on when that one is done.
+// The system calls of a fault, which thousands of connections get in a row, and of
+// relays, which make two for each message. None of them waits for anything, so Go's
+// scheduler is not told of them: told, it takes the processor from who is in a system
+// call for long (sysmon in runtime/proc.go) and gives it to somebody else.
 
-// quickSend writes what the socket takes at once.
-func quickSend(fd int, b []byte, flags int) error {
+// quickSend writes what the socket takes at once; flags are those of send(2).
+func quickSend(fd int, b []byte, flags int) (int, error) {
 	if len(b) == 0 {
-		return nil
+		return 0, nil
 	}
-	_, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)),
+	n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)),
 		uintptr(flags|unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL), 0, 0)
-	return errorOf(errno)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
 }
 
 // quickFinish sends FIN behind what was written.
@@ -41,4 +44,21 @@ func errorOf(errno unix.Errno) error {
 		return errno
 	}
 	return nil
+}
+
+// quickReset breaks a connection with RST and leaves the socket open: to connect it to
+// nobody is to disconnect it (connect(2), AF_UNSPEC).
+func quickReset(fd int) error {
+	var nobody unix.RawSockaddr // AF_UNSPEC is 0
+	_, _, errno := unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&nobody)), unsafe.Sizeof(nobody))
+	return errorOf(errno)
+}
+
+// quickRead reads what is there: 0 is the end, EAGAIN nothing.
+func quickRead(fd int, b []byte) (int, error) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), unix.MSG_DONTWAIT, 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
 }

@@ -25,7 +25,8 @@ const (
 )
 
 // relay passes bytes between a client and an instance. It holds two
-// descriptors, and memory only while bytes move.
+// descriptors, and memory only while bytes move: in clear text a loop has them
+// (pair), with TLS two goroutines.
 type relay struct {
 	client   *net.TCPConn
 	raw      syscall.RawConn    // of client: made in time, as a fault is no time for garbage
@@ -34,7 +35,8 @@ type relay struct {
 
 	mu     sync.Mutex // guards the following
 	state  relayState
-	server *hop // set when up
+	server *hop  // set when up
+	pair   *pair // set when a loop has the sockets
 
 	toClient, toServer atomic.Int64 // bytes read from one side, not yet taken by the other's kernel
 }
@@ -57,23 +59,24 @@ func (r *relay) isLost() bool {
 	return r.state == relayLost
 }
 
-// lose marks the loss and returns the state before.
-func (r *relay) lose() relayState {
+// lose marks the loss and returns the state before, and who has the sockets.
+func (r *relay) lose() (before relayState, p *pair) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	before := r.state
-	r.state = relayLost
-	return before
+	before, r.state = r.state, relayLost
+	return before, r.pair
 }
 
 // tell ends the client's side, or the attempt to connect: with RST while bytes for
 // it are unsent, so that nobody takes a part for the whole; else with FIN. The
 // notice is not for this protocol: what the bytes mean is not known here.
 func (r *relay) tell([]byte) {
-	switch r.lose() {
-	case relayConnecting:
+	switch before, p := r.lose(); {
+	case before == relayConnecting:
 		r.cancel()
-	case relayUp:
+	case p != nil:
+		p.tell()
+	case before == relayUp:
 		// Wakes the client, not yet our pumps.
 		if r.toClient.Load() > 0 || !ifSent(r.raw, quickFinish) {
 			reset(r.client)
@@ -84,8 +87,12 @@ func (r *relay) tell([]byte) {
 // release ends the instance's side in the same way, so that no dead peer is sent
 // retransmissions, and the pumps.
 func (r *relay) release() {
-	server := r.instance()
-	if server == nil {
+	server, p := r.ends()
+	switch {
+	case p != nil:
+		p.release()
+		return
+	case server == nil:
 		return
 	}
 	raw, err := server.tcp.SyscallConn()
@@ -96,19 +103,21 @@ func (r *relay) release() {
 	_ = r.client.Close()
 }
 
-// kill resets the instance's side.
+// kill resets the instance's side, and the client's if a loop has it.
 func (r *relay) kill() {
 	r.lose()
 	r.cancel()
-	if server := r.instance(); server != nil {
+	if server, p := r.ends(); p != nil {
+		p.kill()
+	} else if server != nil {
 		reset(server.tcp)
 	}
 }
 
-func (r *relay) instance() *hop {
+func (r *relay) ends() (*hop, *pair) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.server
+	return r.server, r.pair
 }
 
 // ifSent does something with a socket unless bytes are not acknowledged by the peer
@@ -124,15 +133,35 @@ func ifSent(conn syscall.RawConn, do func(fd int) error) (done bool) {
 
 // run passes bytes until both directions have ended, then closes both sides.
 func (r *relay) run(s *Server) {
-	client, server := &hop{tcp: r.client}, r.instance()
-	down := direction{dst: client, src: server, unsent: &r.toClient, total: &s.stats.bytesToClients, pipes: &s.pipes}
-	up := direction{dst: server, src: client, unsent: &r.toServer, total: &s.stats.bytesToInstances, pipes: &s.pipes}
+	if p := r.launch(s); p != nil {
+		<-p.done
+		return
+	}
+	client, server := &hop{tcp: r.client}, r.server
+	down := direction{dst: client, src: server, unsent: &r.toClient, total: &s.stats.bytesToClients}
+	up := direction{dst: server, src: client, unsent: &r.toServer, total: &s.stats.bytesToInstances}
 	var back sync.WaitGroup
 	back.Go(func() { r.pump(&down, r.greeting) })
 	r.pump(&up, nil)
 	back.Wait()
 	_ = server.tcp.Close()
 	_ = r.client.Close()
+}
+
+// launch gives a relay in clear text to a loop, unless it is lost, or the loop cannot
+// take it: descriptors may be short for a moment.
+func (r *relay) launch(s *Server) *pair {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.state != relayUp || r.server.secure != nil {
+		return nil
+	}
+	p, err := newPair(s.loop(), r.client, r.server.tcp, r.greeting)
+	if err != nil {
+		return nil
+	}
+	r.pair = p
+	return p
 }
 
 // pump passes one direction, through g until that has seen enough. The end of

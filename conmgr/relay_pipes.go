@@ -3,9 +3,7 @@
 package conmgr
 
 import (
-	"io"
 	"sync"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,7 +12,7 @@ import (
 // directions than that which are busy at once are copied.
 const mostPipes = 8
 
-// pipes are lent to directions of relays while much moves, so that an idle
+// pipes are lent to lanes of relays while much moves, so that an idle
 // application has none. Splicing over loopback takes half the processor time of
 // copying for bulk data (0.28 s and 0.61 s per GiB) and 1.27 times as much passes,
 // on Linux 6.18 with two processors; for single small messages it gains nothing.
@@ -89,48 +87,7 @@ func (x *pipe) close() {
 // kernel makes it, and larger ones were no faster.
 const pipeSize = 64 << 10
 
-// fill moves what a socket has into the empty pipe: 0 bytes with no error when that
-// is nothing, with io.EOF at the end of the stream. A kernel that cannot splice has
-// nothing.
-func (x *pipe) fill(from syscall.RawConn) (n int64, err error) {
-	rawErr := from.Read(func(fd uintptr) bool {
-		n, err = splice(int(fd), x.w, pipeSize)
-		return true
-	})
-	switch {
-	case rawErr != nil:
-		return 0, rawErr
-	case err == unix.EAGAIN || err == unix.EINVAL || err == unix.ENOSYS:
-		return 0, nil
-	case err == nil && n == 0:
-		return 0, io.EOF
-	}
-	return n, err
-}
-
-// empty moves the n bytes in the pipe to a socket, and waits for room there.
-func (x *pipe) empty(to syscall.RawConn, n int64) error {
-	for n > 0 {
-		var moved int64
-		var err error
-		rawErr := to.Write(func(fd uintptr) bool {
-			moved, err = splice(x.r, int(fd), int(n))
-			return err != unix.EAGAIN
-		})
-		if rawErr != nil {
-			return rawErr
-		}
-		if err == nil && moved == 0 {
-			err = io.ErrUnexpectedEOF // not known to happen
-		}
-		if err != nil {
-			return err
-		}
-		n -= moved
-	}
-	return nil
-}
-
+// splice moves up to most bytes between a socket and a pipe, in either direction.
 func splice(from, to, most int) (int64, error) {
 	for {
 		n, err := unix.Splice(from, nil, to, nil, most, unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)

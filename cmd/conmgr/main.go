@@ -116,7 +116,7 @@ func start(e env, path string) error {
 	for _, w := range warnings {
 		log.Warn(string(w))
 	}
-	cli.AddProcessor()
+	cli.AddProcessors(1 + conmgr.RelayLoops())
 	if err := cli.ShortenSlices(); err != nil {
 		log.Warn("a busy machine may delay heartbeats more than it has to", "err", err)
 	}

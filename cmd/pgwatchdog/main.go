@@ -74,7 +74,7 @@ func serve(o *options, stderr io.Writer) error {
 	}
 	unix.Umask(0o077)
 	keepHeapSmall()
-	cli.AddProcessor()
+	cli.AddProcessors(1)
 	if err := cli.ShortenSlices(); err != nil {
 		log.Warn("a busy machine may delay heartbeats more than it has to", "err", err)
 	}

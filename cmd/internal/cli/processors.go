@@ -7,13 +7,14 @@ import (
 	"runtime"
 )
 
-// AddProcessor lets one thread more run Go code at a time than the machine has
-// processors. The heartbeat loop (agent/peer) sleeps in epoll_wait, where its thread
-// counts as running until sysmon takes notice, up to 10 ms later (retake in the
-// runtime's proc.go): so long a machine with two processors would tell thousands of
-// applications of a fault with one. The administrator's GOMAXPROCS goes first.
-func AddProcessor() {
+// AddProcessors lets n threads more run Go code at a time than the machine has
+// processors: one for each loop of the daemon that sleeps in epoll_wait (agent/peer,
+// relays). Its thread counts as running there until sysmon takes notice, up to 10 ms
+// later (retake in the runtime's proc.go): so long a machine with two processors would
+// tell thousands of applications of a fault with one. The administrator's GOMAXPROCS
+// goes first.
+func AddProcessors(n int) {
 	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1)
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + n)
 	}
 }

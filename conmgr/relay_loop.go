@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conmgr
+
+import (
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// relayLoop passes the bytes of all relays in clear text that were given to it: one
+// goroutine and one epoll set, which tells each change once (EPOLLET), so that a
+// message costs a read and a write. Goroutines that each wait for a socket of their
+// own cost half as much again, for the scheduler wakes a thread for most messages.
+//
+//	epoll_wait -> pairs that something happened to -> their lanes move, each at most
+//	turnBytes -> those that could go on, with what happened meanwhile -> ...
+//
+// A pair is closed by anybody, under its lock; the loop then finds it closed.
+type relayLoop struct {
+	epoll, wake int
+	pipes       *pipes
+	total       [2]*atomic.Int64 // bytes passed, by [towards]
+
+	buf   [bufferSize]byte // of the loop's goroutine, between a read and its write
+	again []*pair          // that could go on
+
+	mu    sync.Mutex // guards the following
+	pairs []*pair    // by slot, nil where one is free
+	free  []int32
+	ended bool
+}
+
+// wakeSlot stands for the descriptor that wakes the loop.
+const wakeSlot = -1
+
+// RelayLoops is how many loops a server has, each with a thread of its own: the other
+// processors are for the applications and what else conmgr does.
+func RelayLoops() int { return max(1, runtime.NumCPU()/2) }
+
+func newRelayLoop(p *pipes, total [2]*atomic.Int64) (l *relayLoop, err error) {
+	l = &relayLoop{epoll: -1, wake: -1, pipes: p, total: total}
+	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err == nil {
+		l.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	}
+	if err == nil {
+		err = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, l.wake, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: wakeSlot})
+	}
+	if err != nil {
+		l.close()
+		return nil, fmt.Errorf("make relay loop: %w", err)
+	}
+	return l, nil
+}
+
+// end lets run return. All pairs must have ended.
+func (l *relayLoop) end() {
+	l.mu.Lock()
+	l.ended = true
+	l.mu.Unlock()
+	_, _ = unix.Write(l.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+}
+
+func (l *relayLoop) close() {
+	for _, fd := range []int{l.epoll, l.wake} {
+		if fd >= 0 {
+			_ = unix.Close(fd)
+		}
+	}
+}
+
+// turn is what happened to one side of a pair.
+type turn struct {
+	pair   *pair
+	side   towards // of the socket
+	events uint32
+}
+
+// run passes bytes until end, then closes the loop.
+func (l *relayLoop) run() {
+	defer l.close()
+	var events [256]unix.EpollEvent
+	var turns [len(events)]turn
+	for {
+		wait := -1
+		if len(l.again) > 0 {
+			wait = 0
+		}
+		n, err := unix.EpollWait(l.epoll, events[:], wait)
+		if err != nil {
+			n = 0 // EINTR: nothing else is possible
+		}
+		happened, ended := l.translate(events[:n], turns[:0])
+		if ended {
+			return
+		}
+		again := l.again
+		l.again = nil
+		for _, t := range happened {
+			t.pair.take(l, t.side, t.events)
+		}
+		for _, p := range again {
+			p.goOn(l)
+		}
+	}
+}
+
+// translate finds the pairs of events.
+func (l *relayLoop) translate(events []unix.EpollEvent, turns []turn) (happened []turn, ended bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range events {
+		if e.Fd == wakeSlot {
+			continue
+		}
+		if p := l.pairs[e.Fd]; p != nil {
+			turns = append(turns, turn{p, towards(e.Pad), e.Events})
+		}
+	}
+	return turns, l.ended
+}
+
+// add takes over two sockets that do not block; an error leaves them to the caller.
+func (l *relayLoop) add(p *pair) error {
+	p.slot = l.place(p)
+	for side, fd := range p.fd {
+		err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{
+			Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET, Fd: p.slot, Pad: int32(side),
+		})
+		if err != nil {
+			l.remove(p)
+			for _, fd := range p.fd[:side] {
+				_ = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, fd, nil)
+			}
+			return fmt.Errorf("add relay to epoll set: %w", err)
+		}
+	}
+	return nil
+}
+
+func (l *relayLoop) place(p *pair) int32 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if n := len(l.free); n > 0 {
+		slot := l.free[n-1]
+		l.free = l.free[:n-1]
+		l.pairs[slot] = p
+		return slot
+	}
+	l.pairs = append(l.pairs, p)
+	return int32(len(l.pairs) - 1)
+}
+
+// remove gives the slot back.
+func (l *relayLoop) remove(p *pair) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.pairs[p.slot] = nil
+	l.free = append(l.free, p.slot)
+}
+
+// makeLoops makes the server's relay loops.
+func (s *Server) makeLoops() error {
+	total := [2]*atomic.Int64{towardsInstance: &s.stats.bytesToInstances, towardsClient: &s.stats.bytesToClients}
+	for range RelayLoops() {
+		l, err := newRelayLoop(&s.pipes, total)
+		if err != nil {
+			s.endLoops()
+			return err
+		}
+		s.loops = append(s.loops, l)
+		s.looping.Go(l.run)
+	}
+	return nil
+}
+
+// endLoops returns when the loops have ended.
+func (s *Server) endLoops() {
+	for _, l := range s.loops {
+		l.end()
+	}
+	s.looping.Wait()
+}
+
+// loop returns the loop whose turn it is to take a relay.
+func (s *Server) loop() *relayLoop {
+	return s.loops[s.nextLoop.Add(1)%uint32(len(s.loops))]
+}

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conmgr
+
+import (
+	"net"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// towards is where a socket of a relay, or a lane, leads.
+type towards int
+
+const (
+	towardsInstance towards = iota
+	towardsClient
+)
+
+// other is where a lane comes from, and what is read from a socket goes.
+func (w towards) other() towards { return 1 - w }
+
+// pair is a relay in clear text whose sockets belong to a loop alone.
+//
+//	up -> lost (tell) -> closed (release)
+//	  \________________/  both ways have ended, an error, kill
+type pair struct {
+	loop *relayLoop
+	slot int32
+	done chan struct{} // closed with the pair
+
+	mu     sync.Mutex // guards the following, and what is done with the sockets
+	fd     [2]int     // by the side that the socket leads to
+	lanes  [2]lane
+	lost   bool // the client was told: nothing passes any more
+	closed bool
+	queued bool // in loop.again
+}
+
+// newPair takes two sockets over from the runtime's poller, and gives them to the
+// loop. An error leaves them as they are. g reads along what the instance says.
+func newPair(l *relayLoop, client, instance *net.TCPConn, g *greeting) (*pair, error) {
+	p := &pair{loop: l, done: make(chan struct{}), fd: [2]int{-1, -1}}
+	for side, conn := range [2]*net.TCPConn{towardsInstance: instance, towardsClient: client} {
+		fd, err := duplicate(conn)
+		if err != nil {
+			p.closeSockets()
+			return nil, err
+		}
+		p.fd[side] = fd
+	}
+	p.lanes[towardsClient].greeting = g
+	for w := range p.lanes {
+		p.lanes[w].src, p.lanes[w].dst = p.fd[towards(w).other()], p.fd[w]
+		p.lanes[w].total = l.total[w]
+	}
+	p.mu.Lock() // until the runtime's poller has let go of them
+	defer p.mu.Unlock()
+	if err := l.add(p); err != nil {
+		p.closeSockets()
+		return nil, err
+	}
+	_ = client.Close()
+	_ = instance.Close()
+	return p, nil
+}
+
+// duplicate returns another descriptor of the socket, which does not block either.
+func duplicate(conn *net.TCPConn) (fd int, err error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	rawErr := raw.Control(func(old uintptr) { fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) })
+	if rawErr != nil {
+		return -1, rawErr
+	}
+	return fd, err
+}
+
+// take does what an event of one of the sockets makes possible.
+func (p *pair) take(l *relayLoop, side towards, events uint32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	const end = unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR
+	from, to := &p.lanes[side.other()], &p.lanes[side]
+	if events&(unix.EPOLLIN|end) != 0 {
+		from.readable = true
+	}
+	if events&end != 0 {
+		from.ending = true
+	}
+	if events&(unix.EPOLLOUT|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		to.blocked = false
+	}
+	p.move(l)
+}
+
+// goOn does what was left when the turn before was over.
+func (p *pair) goOn(l *relayLoop) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.queued = false
+	p.move(l)
+}
+
+// move lets both lanes pass what they can.
+func (p *pair) move(l *relayLoop) {
+	if p.lost || p.closed {
+		return
+	}
+	for i := range p.lanes {
+		more, err := p.lanes[i].move(l)
+		if err != nil { // bytes may be missing
+			p.reset(towardsInstance)
+			p.reset(towardsClient)
+			p.close()
+			return
+		}
+		if more && !p.queued {
+			p.queued = true
+			l.again = append(l.again, p)
+		}
+	}
+	if p.lanes[towardsInstance].finished && p.lanes[towardsClient].finished {
+		p.close()
+	}
+}
+
+// tell ends the client's side: with RST while bytes for it are unsent, so that
+// nobody takes a part for the whole; else with FIN. The socket stays, as to close it
+// takes longer.
+func (p *pair) tell() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.lost || p.closed {
+		return
+	}
+	p.lost = true
+	fd := p.fd[towardsClient]
+	if !p.sent(towardsClient) || quickFinish(fd) != nil {
+		_ = quickReset(fd)
+	}
+}
+
+// release ends the instance's side in the same way, so that no dead peer is sent
+// retransmissions, and the pair.
+func (p *pair) release() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return
+	}
+	if !p.sent(towardsInstance) {
+		p.reset(towardsInstance)
+	}
+	p.close()
+}
+
+// kill resets both sides.
+func (p *pair) kill() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return
+	}
+	p.reset(towardsInstance)
+	p.reset(towardsClient)
+	p.close()
+}
+
+// sent reports whether all that was read for a side has arrived there.
+func (p *pair) sent(side towards) bool {
+	if p.lanes[side].holds() {
+		return false
+	}
+	n, err := quickUnsent(p.fd[side])
+	return err != nil || n == 0
+}
+
+// reset lets close send RST, whatever is on its way.
+func (p *pair) reset(side towards) {
+	_ = unix.SetsockoptLinger(p.fd[side], unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+}
+
+// close ends the pair.
+func (p *pair) close() {
+	p.closed = true
+	p.loop.remove(p)
+	for i := range p.lanes {
+		p.lanes[i].free(p.loop.pipes)
+	}
+	p.closeSockets()
+	close(p.done)
+}
+
+func (p *pair) closeSockets() {
+	for side, fd := range p.fd {
+		if fd >= 0 {
+			_ = unix.Close(fd)
+		}
+		p.fd[side] = -1
+	}
+}
