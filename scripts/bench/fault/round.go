@@ -6,13 +6,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
 	"github.com/pgconmgr/pgconmgr/agent/mono"
 	"github.com/pgconmgr/pgconmgr/scripts/bench/child"
+	"github.com/pgconmgr/pgconmgr/scripts/bench/machine"
 )
 
 // settle is how long everything is left alone before a fault.
@@ -31,7 +30,7 @@ func (w *world) round(ctx context.Context, n, rest int) (*round, error) {
 			return nil, err
 		}
 	}
-	before, err := cpuTime(w.cm.Process.Pid())
+	before, err := machine.CPUTime(w.cm.Process.Pid())
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +41,7 @@ func (w *world) round(ctx context.Context, n, rest int) (*round, error) {
 	if err != nil {
 		return nil, err
 	}
-	after, err := cpuTime(w.cm.Process.Pid())
+	after, err := machine.CPUTime(w.cm.Process.Pid())
 	if err != nil {
 		return nil, err
 	}
@@ -64,26 +63,6 @@ func (w *world) round(ctx context.Context, n, rest int) (*round, error) {
 	r := newRound(at, early, last.Add(timeout))
 	r.CPUMS = millis(after - before)
 	return r, w.awaitMonitored(ctx)
-}
-
-// cpuTime is what the threads of a process have had of the processors.
-func cpuTime(pid int) (sum time.Duration, err error) {
-	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
-	if err != nil {
-		return 0, err
-	}
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			continue // that thread has ended
-		}
-		var ran int64
-		if _, err := fmt.Sscan(string(text), &ran); err != nil {
-			return 0, fmt.Errorf("%s: %w", file, err)
-		}
-		sum += time.Duration(ran)
-	}
-	return sum, nil
 }
 
 // outcomes gathers what the load processes have seen.

@@ -124,11 +124,14 @@ func (b *bench) round(ctx context.Context, w *world, i int) error {
 			continue
 		}
 		for _, name := range order(ways, i) {
-			value, err := w.measure(ctx, part, name, b.seconds)
+			value, micros, err := w.cost(name, b.seconds, func() (float64, error) { return w.measure(ctx, part, name, b.seconds) })
 			if err != nil {
 				return fmt.Errorf("%s, %s: %w", part, name, err)
 			}
 			b.report.add(part, name, value)
+			if part == "select" && micros > 0 {
+				b.report.add(selectCost, name, micros)
+			}
 		}
 	}
 	if slices.Contains(b.parts, "dead") {

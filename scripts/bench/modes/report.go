@@ -120,23 +120,26 @@ func (r *report) summarize() {
 // units of the parts.
 var units = map[string]string{
 	"select": "transactions/s", "copy": "MB/s", "storm": "connections/s",
-	"connect": "ms per connection", "dead": "ms per connection",
+	"connect": "ms per connection", "dead": "ms per connection", selectCost: "us of conmgr or the proxy",
 }
+
+// selectCost is the processor time of a transaction, beside its part.
+const selectCost = "select_cost"
 
 // print writes a table for people and one line for programs.
 func (r *report) print(out io.Writer) error {
 	r.summarize()
-	fmt.Fprintf(out, "Medians of %d rounds; %d cores, load %s before.\n\n%-26s", r.Rounds, r.Cores, r.Load, "")
+	fmt.Fprintf(out, "Medians of %d rounds; %d cores, load %s before.\n\n%-38s", r.Rounds, r.Cores, r.Load, "")
 	columns := append(slices.Clone(ways), "libpq")
 	for _, way := range columns {
 		fmt.Fprintf(out, " %13s", way)
 	}
 	fmt.Fprintln(out)
-	for _, part := range parts {
+	for _, part := range append([]string{selectCost}, parts...) {
 		if r.Raw[part] == nil {
 			continue
 		}
-		fmt.Fprintf(out, "%-26s", part+", "+units[part])
+		fmt.Fprintf(out, "%-38s", part+", "+units[part])
 		for _, way := range columns {
 			if q := summarize(r.Raw[part][way]); q != nil {
 				fmt.Fprintf(out, " %13.2f", q.Median)

@@ -32,8 +32,9 @@ type world struct {
 	client, db0, db1 *agenttest.Host
 	primary, standby *agenttest.Postgres
 	cm               *agenttest.Conmgr
-	dir              string // of what the client's programs read
-	companion        string // libconmgr.so
+	between          map[string]*agenttest.Process // the client and the instance, by way
+	dir              string                        // of what the client's programs read
+	companion        string                        // libconmgr.so
 }
 
 func newWorld(ctx context.Context) (*world, error) {
@@ -77,6 +78,7 @@ func (w *world) start(ctx context.Context) (err error) {
 	if err := w.cm.Start(ctx); err != nil {
 		return err
 	}
+	w.between = map[string]*agenttest.Process{"proxy": w.cm.Process, "pass-through": w.cm.Process}
 	if w.dir, err = w.client.Mkdir(user, "bench"); err != nil {
 		return err
 	}
@@ -164,9 +166,11 @@ default_pool_size = 100
 		{Name: "haproxy", Path: "haproxy", Args: []string{"-db", "-f", haproxy}, User: user, Dir: "/"},
 		{Name: "pgbouncer", Path: "pgbouncer", Args: []string{"-q", pgbouncer}, User: user, Dir: "/"},
 	} {
-		if _, err := w.client.Start(spec); err != nil {
+		p, err := w.client.Start(spec)
+		if err != nil {
 			return err
 		}
+		w.between[spec.Name] = p
 	}
 	return nil
 }
