@@ -104,7 +104,8 @@ func (w *told) complaint(exit int, err error) string {
 }
 
 // replay makes subtests of what a test program said, and fails when it ended in
-// another way.
+// another way. After a failure it shows what was said outside of the tests as well: a
+// panic's reason comes behind the end of its test.
 func replay(t *testing.T, lines []string, exit int, err error) {
 	t.Helper()
 	root := readTold(lines)
@@ -113,6 +114,8 @@ func replay(t *testing.T, lines []string, exit int, err error) {
 	}
 	if why := root.complaint(exit, err); why != "" {
 		t.Errorf("%s:\n%s", why, strings.Join(lines, "\n"))
+	} else if root.failed() {
+		t.Log(strings.Join(root.output, "\n"))
 	}
 }
 
