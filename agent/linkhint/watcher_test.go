@@ -103,6 +103,21 @@ func TestZoneComesAndGoes(t *testing.T) {
 	n.mustPath(t, peer, Lost)
 	p.remove()
 	n.mustPath(t, peer, Off)
+}
+
+// Each event is counted by its source and kind, its latency where the source tells one.
+func TestFiguresCountEvents(t *testing.T) {
+	n := mustNode(t)
+	p := n.mustTap(t, "t0")
+	n.ip(t, "address add 10.1.0.1/24 dev t0")
+	t.Cleanup(n.startWith(t, Config{}, openBPF))
+	peer := n.mustWatch(t, "10.1.0.5")[0]
+	n.ip(t, "link set t0 up")
+	n.mustPath(t, peer, Good)
+	p.carrier(t, false)
+	n.mustPath(t, peer, Lost)
+	p.remove()
+	n.mustPath(t, peer, Off)
 	f := n.w.Figures()
 	kinds := map[Kind]uint64{}
 	for _, bySource := range f.Events {
