@@ -3,6 +3,7 @@
 package linkhint
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -38,20 +39,18 @@ func needSource(t *testing.T, l links, want Source) {
 // Each source tells what it is for, in every situation, and nothing that is not. How
 // long that takes is written down, not judged.
 func TestSources(t *testing.T) {
-	s := mustStand(t)
-	for _, source := range []Source{Fentry, Kprobe, Counter, Rtnetlink} {
-		if withoutRights() && source < Counter {
-			continue
-		}
-		t.Run(source.String(), func(t *testing.T) {
-			s.mustBegin(t, source)
-			for range rounds() {
-				s.losses(t)
-				s.setDownBehind(t)
-				s.mend(t)
-			}
-			s.mustHaveTold(t, rounds())
-		})
+	s := mustStreet(t)
+	n := rounds()
+	s.quiet(t) // the kernel may announce the new devices as late as a second from now
+	for range n {
+		s.quiet(t)
+		s.first(t)
+		s.throttled(t)
+		s.setDown(t)
+		s.mend(t)
+	}
+	for _, h := range s.houses {
+		t.Run(h.source.String(), func(t *testing.T) { h.mustHaveTold(t, n) })
 	}
 }
 
@@ -63,94 +62,152 @@ func rounds() int {
 	return 1
 }
 
-// quietFor is longer than the kernel's throttle lasts, twice: a loss that was told
-// inside begins it anew when the kernel announces it.
-const quietFor = 2200 * time.Millisecond
+// quietFor is longer than the kernel's throttle lasts after it has announced a loss.
+const quietFor = 1200 * time.Millisecond
 
-// stand is three taps, one more in another namespace, and a Watcher with one source.
-type stand struct {
-	*node
-	source         Source
-	t0, t1, t2, t7 *tap
-	elsewhere      *node
+// street is a house for each source, so that all of them go through the same rounds,
+// and a tap of which none of them may tell. The throttle is one for all of them. Each
+// source has devices of its own: a Watcher's look at one has a kernel from 6.8 on
+// announce it at once, to all.
+type street struct {
+	houses    []*house
+	elsewhere *node
+	t7        *tap
 }
 
-func mustStand(t *testing.T) *stand {
+// house is a namespace with three taps, and a Watcher with nothing better than the
+// source.
+type house struct {
+	*node
+	source     Source
+	t0, t1, t2 *tap
+}
+
+func mustStreet(t *testing.T) *street {
 	t.Helper()
-	s := &stand{node: mustNode(t), elsewhere: mustNode(t)}
-	s.t0, s.t1, s.t2 = s.mustTap(t, "t0"), s.mustTap(t, "t1"), s.mustTap(t, "t2")
+	s := &street{elsewhere: mustNode(t)}
 	s.t7 = s.elsewhere.mustTap(t, "t7")
-	s.ip(t, "link set t0 up", "link set t1 up", "link set t2 up")
 	s.elsewhere.ip(t, "link set t7 up")
+	for _, source := range []Source{Rtnetlink, Counter, Kprobe, Fentry} {
+		if withoutRights() && source < Counter {
+			continue
+		}
+		h := mustHouse(t, source)
+		if h.Source() == source {
+			s.houses = append(s.houses, h)
+			continue
+		}
+		t.Run(source.String(), func(t *testing.T) { needSource(t, h, source) })
+	}
 	return s
 }
 
-// mustBegin watches with nothing better than the source.
-func (s *stand) mustBegin(t *testing.T, source Source) {
+func mustHouse(t *testing.T, source Source) *house {
 	t.Helper()
-	s.recorder, s.source = new(recorder), source
-	s.watch(t, Config{BPF: true, All: true, Without: betterThan(source)})
-	needSource(t, s, source)
+	h := &house{node: mustNode(t), source: source}
+	h.t0, h.t1, h.t2 = h.mustTap(t, "t0"), h.mustTap(t, "t1"), h.mustTap(t, "t2")
+	h.ip(t, "link set t0 up", "link set t1 up", "link set t2 up")
+	h.watch(t, Config{BPF: true, All: true, Without: betterThan(source)})
+	return h
 }
 
-// losses are one after a time without any, one in another namespace, and one in the
-// throttle: the other namespace's is announced then, and nobody here has asked for
-// that device, which would end the wait without beginning the throttle.
-func (s *stand) losses(t *testing.T) {
+// told is how many events there were in all houses.
+func (s *street) told() (n int) {
+	for _, h := range s.houses {
+		n += h.count()
+	}
+	return n
+}
+
+// quiet is a time without any event, after which the kernel announces the next at once.
+func (s *street) quiet(t *testing.T) {
 	t.Helper()
-	before := s.count()
-	agenttest.Never(t, quietFor, "an event", func() bool { return s.count() > before })
-	at := s.t0.carrier(t, false)
+	before := s.told()
+	agenttest.Never(t, quietFor, "an event", func() bool { return s.told() > before })
+}
+
+// first are losses after the quiet, of all houses as when a switch dies. What of them
+// comes behind the kernel's announcement of rtnetlink's is throttled, which does not
+// concern the other sources.
+func (s *street) first(t *testing.T) {
+	t.Helper()
+	var at []int64
+	var before []int
+	for _, h := range s.houses {
+		before = append(before, h.count())
+		at = append(at, h.t0.carrier(t, false))
+	}
 	s.t7.carrier(t, false)
-	s.figure(t, "first", at, s.mustEvent(t, "t0", CarrierLost, before))
+	for i, h := range s.houses {
+		h.figure(t, "first", at[i], h.mustEvent(t, "t0", CarrierLost, before[i]))
+	}
+}
+
+// throttled are losses after the kernel has announced t7's, which nobody has asked
+// for: that would end the wait without beginning the throttle. Those that need not
+// wait for its end come first.
+func (s *street) throttled(t *testing.T) {
+	t.Helper()
 	s.elsewhere.awaitAnnounced(t, "t7")
-	at = s.t1.carrier(t, false)
-	e := s.mustEvent(t, "t1", CarrierLost, before)
-	s.figure(t, "throttled", at, e)
+	for _, h := range slices.Backward(s.houses) {
+		h.throttled(t)
+	}
+}
+
+func (h *house) throttled(t *testing.T) {
+	t.Helper()
+	before := h.count()
+	at := h.t1.carrier(t, false)
+	e := h.mustEvent(t, "t1", CarrierLost, before)
+	h.figure(t, "throttled", at, e)
 	// Elsewhere on a machine that is not ours alone, somebody may end the throttle's
 	// second just then.
-	ok := e.Source == s.source || e.Source == Rtnetlink && !vm.Inside()
+	ok := e.Source == h.source || e.Source == Rtnetlink && !vm.Inside()
 	ok = ok && (e.Latency < 0) == (e.Source == Rtnetlink)
 	ok = ok && (e.Source >= Counter || int64(e.At) >= at) // the kernel's own time
 	if !ok {
-		t.Errorf("%+v: expected it by %v, after %d", e, s.source, at)
+		t.Errorf("%+v: expected it by %v, after %d", e, h.source, at)
 	}
 }
 
-// setDownBehind is a call that changes nothing, and a device that is set down. That is
-// told behind all that was announced before, so nothing of another namespace is.
-func (s *stand) setDownBehind(t *testing.T) {
+// setDown is a call that changes nothing, and a device that is set down. That is told
+// behind all that was announced before, so nothing of another namespace is.
+func (s *street) setDown(t *testing.T) {
 	t.Helper()
-	before := s.count()
-	s.t1.carrier(t, false)
-	at := s.setDown(t, "t2")
-	e := s.mustEvent(t, "t2", AdminDown, before)
-	if e.Source != Rtnetlink {
-		t.Errorf("%+v: expected it by rtnetlink", e)
+	for _, h := range s.houses {
+		before := h.count()
+		h.t1.carrier(t, false)
+		at := h.setDown(t, "t2")
+		e := h.mustEvent(t, "t2", AdminDown, before)
+		if e.Source != Rtnetlink {
+			t.Errorf("%+v: expected it by rtnetlink", e)
+		}
+		h.figure(t, "admin_down", at, e)
+		if h.countOf("t7", CarrierLost) != 0 {
+			t.Errorf("%v: told of another namespace", h.source)
+		}
+		h.figure(t, "foreign", 0, stamped{})
 	}
-	s.figure(t, "admin_down", at, e)
-	if s.countOf("t7", CarrierLost) != 0 {
-		t.Error("told of another namespace")
-	}
-	s.figure(t, "foreign", 0, stamped{})
 }
 
 // mend is the state before the round. A carrier that comes back is never throttled.
-func (s *stand) mend(t *testing.T) {
+func (s *street) mend(t *testing.T) {
 	t.Helper()
-	before := s.count()
-	s.ip(t, "link set t2 up")
-	s.mustEvent(t, "t2", AdminUp, before)
-	for _, p := range []*tap{s.t0, s.t1, s.t7} {
-		p.carrier(t, true)
-	}
-	for _, name := range []string{"t0", "t1"} {
-		s.mustEvent(t, name, CarrierBack, before)
+	s.t7.carrier(t, true)
+	for _, h := range s.houses {
+		before := h.count()
+		h.ip(t, "link set t2 up")
+		h.mustEvent(t, "t2", AdminUp, before)
+		h.t0.carrier(t, true)
+		h.t1.carrier(t, true)
+		h.mustEvent(t, "t0", CarrierBack, before)
+		h.mustEvent(t, "t1", CarrierBack, before)
 	}
 }
 
-// mustHaveTold wants that nothing was told but what happened.
-func (s *stand) mustHaveTold(t *testing.T, rounds int) {
+// mustHaveTold wants that nothing was told but what happened in this house, whose
+// devices have the same names as the others'.
+func (h *house) mustHaveTold(t *testing.T, rounds int) {
 	t.Helper()
 	for _, want := range []struct {
 		name  string
@@ -160,19 +217,19 @@ func (s *stand) mustHaveTold(t *testing.T, rounds int) {
 		{"t0", CarrierLost, rounds}, {"t1", CarrierLost, rounds}, {"t2", CarrierLost, 0},
 		{"t2", AdminDown, rounds}, {"t7", CarrierLost, 0}, {"t7", CarrierBack, 0},
 	} {
-		if got := s.countOf(want.name, want.kind); got != want.times {
+		if got := h.countOf(want.name, want.kind); got != want.times {
 			t.Errorf("%s, %v: told %d times, want %d", want.name, want.kind, got, want.times)
 		}
 	}
 }
 
 // figure writes down how long an event took to be told; the zero event was not.
-func (s *stand) figure(t *testing.T, situation string, at int64, e stamped) {
+func (h *house) figure(t *testing.T, situation string, at int64, e stamped) {
 	t.Helper()
 	if withoutRights() {
 		return
 	}
-	f := figure.Figure{Situation: situation, Source: s.source.String()}
+	f := figure.Figure{Situation: situation, Source: h.source.String()}
 	if e.Kind != 0 {
 		f.Told, f.MS = true, time.Duration(e.delivered-at).Seconds()*1000
 	}
