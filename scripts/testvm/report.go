@@ -106,7 +106,8 @@ func (r *results) text() string {
 
 func printTable(out io.Writer, s sorted, kernels []string) {
 	fmt.Fprint(out, "\nMilliseconds from the system call until a Watcher with this source, and rtnetlink beside it, told:\n"+
-		"median / worst. The machines are emulated: 10 to 20 times slower than others, but for the throttle's second.\n\n")
+		"median / worst. The machines are emulated: 10 to 20 times slower than others, but for the throttle's second.\n"+
+		"The first losses of all four sources come at the same moment.\n\n")
 	for _, kernel := range kernels {
 		n := s.of(kernel, situations[0].name, sources[0]).n
 		fmt.Fprintf(out, "%-31s", fmt.Sprintf("Linux %s, %d times", kernel, n))
