@@ -152,10 +152,8 @@ func (l *Lab) build(ctx context.Context) error {
 	if _, err := makeCgroup(l.record.Cgroup); err != nil {
 		return err
 	}
-	for _, name := range l.record.Namespaces {
-		if err := addNetns(ctx, name); err != nil {
-			return err
-		}
+	if err := addNetns(ctx, l.record.Namespaces); err != nil {
+		return err
 	}
 	if err := l.buildSwitch(ctx); err != nil {
 		return err

@@ -222,17 +222,24 @@ func (s *space) close() {
 	_ = s.mount.Close()
 }
 
-// addNetns makes a named network namespace as ip-netns(8) does.
-func addNetns(ctx context.Context, name string) error {
-	_, err := runTool(ctx, "", "ip", "netns", "add", name)
+// addNetns makes named network namespaces as ip-netns(8) does.
+func addNetns(ctx context.Context, names []string) error {
+	_, err := runTool(ctx, "netns add "+strings.Join(names, "\nnetns add ")+"\n", "ip", "-batch", "-")
 	return err
 }
 
-// deleteNetns removes the name; the namespace goes with its last user.
-func deleteNetns(ctx context.Context, name string) error {
-	if _, err := os.Stat(netnsDir + "/" + name); errors.Is(err, os.ErrNotExist) {
+// deleteNetns removes the names that there are, after an error too; a namespace goes
+// with its last user.
+func deleteNetns(ctx context.Context, names []string) error {
+	var lines strings.Builder
+	for _, name := range names {
+		if _, err := os.Stat(netnsDir + "/" + name); !errors.Is(err, os.ErrNotExist) {
+			lines.WriteString("netns delete " + name + "\n")
+		}
+	}
+	if lines.Len() == 0 {
 		return nil
 	}
-	_, err := runTool(ctx, "", "ip", "netns", "delete", name)
+	_, err := runTool(ctx, lines.String(), "ip", "-force", "-batch", "-")
 	return err
 }

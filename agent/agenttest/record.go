@@ -47,10 +47,7 @@ func (r *record) write() error {
 // goes on after an error and may be repeated.
 func (r *record) remove(ctx context.Context) error {
 	errs := []error{cgroup(r.Cgroup).kill(ctx)}
-	errs = append(errs, removeSharedMemory(r.Dir))
-	for _, name := range r.Namespaces {
-		errs = append(errs, deleteNetns(ctx, name))
-	}
+	errs = append(errs, removeSharedMemory(r.Dir), deleteNetns(ctx, r.Namespaces))
 	errs = append(errs, removeWithRetry(ctx, cgroup(r.Cgroup)), os.RemoveAll(r.Dir))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("remove lab %s: %w", r.ID, err)

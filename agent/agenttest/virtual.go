@@ -104,12 +104,12 @@ func LabGuest(k *vm.Kernel) *vm.Machine {
 	}
 }
 
-// MustBuildTests builds the tests of the package under test, static, and returns the
-// path of the program.
+// MustBuildTests builds the tests of the package under test, static and without
+// symbols, as guests keep it in memory, and returns the path of the program.
 func MustBuildTests(t testing.TB) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "package.test")
-	if _, err := runTool(t.Context(), "", "env", "CGO_ENABLED=0", "go", "test", "-c", "-o", path, "."); err != nil {
+	if _, err := runTool(t.Context(), "", "env", "CGO_ENABLED=0", "go", "test", "-c", "-ldflags=-s -w", "-o", path, "."); err != nil {
 		t.Fatalf("build the tests: %v", err)
 	}
 	return path
