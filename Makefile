@@ -19,10 +19,11 @@ VERSION ?=
 
 # Everything but the end-to-end tests; what needs root skips without it.
 UNIT_PACKAGES = $$(go list ./... | grep -v -e '/cmd/e2e' -e '/scripts/boot')
-# Those that take longest first: two are tested at a time.
+# Those that take longest first: two are tested at a time. Without cgo and symbols each
+# test program is what its guests run, too.
 VM_PACKAGES = ./agent/linkhint ./cmd/e2e ./agent/sockdiag ./agent/peer ./agent/agenttest/vm
 TIER_ROOT = -tier "root=-race -count=1 -timeout 10m $(UNIT_PACKAGES)"
-TIER_VM = -tier "vm=-count=1 -p 2 -vet=off -timeout 15m -run Machine|ClockStep $(VM_PACKAGES)"
+TIER_VM = -tier "vm=-count=1 -p 2 -vet=off -ldflags=-s -timeout 15m -run Machine|ClockStep $(VM_PACKAGES)"
 TIER_E2E = -tier "e2e=-count=1 -parallel 4 -timeout 40m ./cmd/e2e/..."
 
 ##@ Use

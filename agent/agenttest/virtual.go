@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
+	"slices"
 	"testing"
 
 	"github.com/pgconmgr/pgconmgr/agent/agenttest/vm"
@@ -76,7 +78,7 @@ func RunInGuests(t *testing.T, g Guest) {
 	if g.Skip != "" {
 		skip += "|" + g.Skip
 	}
-	binary := MustBuildTests(t)
+	binary := MustTestProgram(t)
 	for _, r := range releases {
 		t.Run("Linux "+r.Series, func(t *testing.T) {
 			t.Parallel() // they wait for the kernel's throttle most of the time
@@ -104,13 +106,27 @@ func LabGuest(k *vm.Kernel) *vm.Machine {
 	}
 }
 
-// MustBuildTests builds the tests of the package under test, static and without
-// symbols, as guests keep it in memory, and returns the path of the program.
-func MustBuildTests(t testing.TB) string {
+// MustTestProgram returns the path of a static program with the tests of the package
+// under test: this one where it was built without cgo, as make test-vm does, else one
+// that is built now.
+func MustTestProgram(t testing.TB) string {
 	t.Helper()
+	if static() {
+		self, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return self
+	}
 	path := filepath.Join(t.TempDir(), "package.test")
-	if _, err := runTool(t.Context(), "", "env", "CGO_ENABLED=0", "go", "test", "-c", "-ldflags=-s -w", "-o", path, "."); err != nil {
+	if _, err := runTool(t.Context(), "", "env", "CGO_ENABLED=0", "go", "test", "-c", "-ldflags=-s", "-o", path, "."); err != nil {
 		t.Fatalf("build the tests: %v", err)
 	}
 	return path
+}
+
+// static reports whether this program was built without cgo.
+func static() bool {
+	info, ok := debug.ReadBuildInfo()
+	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "CGO_ENABLED", Value: "0"})
 }

@@ -132,5 +132,5 @@ func addOurs(t *testing.T, m *vm.Machine) {
 	for _, name := range []string{"conmgr", "pgwatchdog", "cm_ctl"} {
 		m.Files["/vm/bin/"+name] = filepath.Join(bin, name)
 	}
-	m.Files["/vm/e2e.test"] = agenttest.MustBuildTests(t)
+	m.Files["/vm/e2e.test"] = agenttest.MustTestProgram(t)
 }

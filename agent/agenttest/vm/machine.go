@@ -77,7 +77,7 @@ func (m *Machine) Run(ctx context.Context, out func(line string)) (exit int, err
 	}
 	guest := filepath.Join(dir, "guest")
 	const init = "github.com/pgconmgr/pgconmgr/agent/agenttest/vm/guest"
-	if _, err := run(ctx, "", "env", "CGO_ENABLED=0", "go", "build", "-ldflags=-s -w", "-o", guest, init); err != nil {
+	if _, err := run(ctx, "", "env", "CGO_ENABLED=0", "go", "build", "-ldflags=-s", "-o", guest, init); err != nil {
 		return 0, err
 	}
 	initrd := filepath.Join(dir, "initrd")
