@@ -111,6 +111,7 @@ test-pgx: need-go ## pgx's own test suite, straight and in each way through conm
 
 .PHONY: test-boot
 test-boot: need-go ## the packages on booted Debian systems (root, debootstrap, systemd-container)
+	@scripts/install-deps.sh boot
 	@go run ./scripts/testcount -tier "boot=-count=1 -timeout 40m ./scripts/boot/"
 
 .PHONY: test-lossy

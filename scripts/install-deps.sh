@@ -4,7 +4,7 @@
 # Installs what building and testing need, and only what is missing: with all
 # of it present, apt is not called. Package lists are fetched only when apt
 # does not know a package or cannot get it. The argument "generate" adds what
-# make generate needs.
+# make generate needs, "boot" what make deb and make test-boot need.
 set -euo pipefail
 
 missing=()
@@ -44,6 +44,7 @@ need libecpg-dev ecpg
 need valgrind valgrind
 need bsdutils script
 need prometheus promtool # scripts/prometheus
+need mandoc mandoc # scripts/man
 need php-cli php
 [ -e /usr/include/postgresql/libpq-fe.h ] || missing+=(libpq-dev)
 php -r 'exit((int)!extension_loaded("pgsql"));' 2>/dev/null || missing+=(php-pgsql)
@@ -54,6 +55,14 @@ php -r 'exit((int)!extension_loaded("pgsql"));' 2>/dev/null || missing+=(php-pgs
 if [ "${1:-}" = generate ]; then
 	need clang clang
 	need llvm llvm-strip
+fi
+if [ "${1:-}" = boot ]; then
+	need debhelper dh
+	need dpkg-dev dpkg-buildpackage
+	need lintian lintian
+	need ruby ruby # vagrant/Vagrantfile
+	need debootstrap debootstrap
+	need systemd-container systemd-nspawn
 fi
 
 # node_modules installs node-postgres, in the version that its lock file names, where

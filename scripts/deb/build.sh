@@ -25,7 +25,7 @@ export DEB_BUILD_OPTIONS=noautodbgsym TZ=UTC LC_ALL=C
 
 for tool in dpkg-buildpackage:dpkg-dev dh:debhelper; do
 	if ! type -P "${tool%:*}" >/dev/null; then
-		echo "build.sh: ${tool%:*} is missing: make install-deps" >&2
+		echo "build.sh: ${tool%:*} is missing: scripts/install-deps.sh boot" >&2
 		exit 1
 	fi
 done
