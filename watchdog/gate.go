@@ -24,7 +24,11 @@ const (
 	handshakeTimeout = 10 * time.Second
 	// maxHalfOpen bounds how many connections may be shaking hands.
 	maxHalfOpen = 256
-	// relistenEvery is the pause before listening is tried again.
+	// relistenSoon is the pause before listening is tried again; it doubles up to
+	// relistenEvery, and nobody is told before that. An address that was given up a
+	// moment ago is in use until the service manager has closed its copy too
+	// (peer.SocketKeeper).
+	relistenSoon  = 50 * time.Millisecond
 	relistenEvery = time.Second
 )
 
@@ -47,7 +51,8 @@ type gate struct {
 	stopping bool
 	seen     bool // the instance was looked at once
 	want     []netip.AddrPort
-	bound    string // what was logged last about listening
+	retryIn  time.Duration // relisten's pause; 0: it listens on all that it wants
+	bound    string        // what was logged last about listening
 	refusals refusals
 	hush     hush
 	paused   *Pause // nil: kills are allowed
@@ -116,8 +121,9 @@ func (g *gate) listen(want []netip.AddrPort) {
 	}
 	g.want = want
 	if err := g.listener.SetAddrs(want); err != nil {
-		g.relisten.Set(g.server.loop.Now().Add(relistenEvery))
-		if g.bound != err.Error() {
+		g.retryIn = min(max(2*g.retryIn, relistenSoon), relistenEvery)
+		g.relisten.Set(g.server.loop.Now().Add(g.retryIn))
+		if g.retryIn == relistenEvery && g.bound != err.Error() {
 			g.bound = err.Error()
 			g.log.Error("cannot serve heartbeats on every address", "err", err,
 				"expected", "own addresses in watchdog.listen_addresses, and a free watchdog.port")
@@ -125,6 +131,7 @@ func (g *gate) listen(want []netip.AddrPort) {
 		return
 	}
 	g.relisten.Stop()
+	g.retryIn = 0
 	if key := fmt.Sprint(want); g.bound != key {
 		g.bound = key
 		g.log.Info("serving heartbeats", "local", want)

@@ -26,7 +26,10 @@ func mustServer(t *testing.T) *server {
 
 func mustServerWith(t *testing.T, o Options) *server {
 	t.Helper()
-	o.State, o.Log = t.TempDir(), slog.New(slog.DiscardHandler)
+	o.State = t.TempDir()
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
 	s, err := newServer(o)
 	if err != nil {
 		t.Fatal(err)
