@@ -16,6 +16,8 @@ SOAK ?= 10m
 LEAKS ?= 100000
 # Of programs and packages, where it is not that of the source.
 VERSION ?=
+# Where build and man write, and install reads.
+BIN ?= bin
 
 # Everything but the end-to-end tests; what needs root skips without it.
 UNIT_PACKAGES = $$(go list ./... | grep -v -e '/cmd/e2e' -e '/scripts/boot')
@@ -36,17 +38,17 @@ help: ## show this list
 
 .PHONY: build
 build: need-go ## build the static programs into bin/
-	@mkdir -p bin
+	@mkdir -p $(BIN)
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false \
-		-ldflags "$(if $(VERSION),-X github.com/pgconmgr/pgconmgr/cmd/internal/cli.Version=$(VERSION))" -o bin/ ./cmd/...
+		-ldflags "$(if $(VERSION),-X github.com/pgconmgr/pgconmgr/cmd/internal/cli.Version=$(VERSION))" -o $(BIN)/ ./cmd/...
 
 .PHONY: man
 man: build ## make the man pages in bin/man
-	go run ./scripts/man -bin bin -o bin/man
+	go run ./scripts/man -bin $(BIN) -o $(BIN)/man
 
 .PHONY: install
 install: ## install what make build man made: DESTDIR, PREFIX, see scripts/install.sh
-	@DESTDIR="$(DESTDIR)" PREFIX="$(or $(PREFIX),/usr/local)" scripts/install.sh
+	@BIN="$(BIN)" DESTDIR="$(DESTDIR)" PREFIX="$(or $(PREFIX),/usr/local)" scripts/install.sh
 
 .PHONY: deb
 deb: need-go ## build the Debian packages in bin/deb

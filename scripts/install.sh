@@ -8,6 +8,7 @@
 #   PREFIX  where programs, man pages and samples go
 #   PGDIRS  extension directories of PostgreSQL; none is fine. Default: that of
 #           pg_config, if there is one
+#   BIN     where make build man wrote, bin
 #   UNITDIR, USERUNITDIR, SYSUSERSDIR
 #           where systemd looks; defaults fit PREFIX
 #
@@ -15,6 +16,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+BIN=${BIN:-bin}
 PREFIX=${PREFIX:-/usr/local}
 # systemd looks for units in /usr/local/lib too, but not for users.
 UNITDIR=${UNITDIR:-$PREFIX/lib/systemd/system}
@@ -39,9 +41,9 @@ put() {
 }
 
 # adapt FILE... makes paths of an installed text lead to PREFIX.
-adapt() { sed -i "s|/usr/bin/\(pgwatchdog\|conmgr\|cm_ctl\|agentctl\)\b|$PREFIX/bin/\1|g; s|/usr/share/pgconmgr|$PREFIX/share/pgconmgr|g" "$@"; }
+adapt() { sed -i -E "s,/usr/bin/(pgwatchdog|conmgr|cm_ctl|agentctl)\\b,$PREFIX/bin/\\1,g; s,/usr/share/pgconmgr,$PREFIX/share/pgconmgr,g" "$@"; }
 
-put 0755 "$PREFIX/bin" bin/{conmgr,cm_ctl,pgwatchdog,agentctl}
+put 0755 "$PREFIX/bin" "$BIN"/{conmgr,cm_ctl,pgwatchdog,agentctl}
 put 0755 "$PREFIX/sbin" scripts/deb/pgwatchdog-setup
 adapt "$to$PREFIX/sbin/pgwatchdog-setup"
 
@@ -51,17 +53,13 @@ adapt "$to$UNITDIR"/{pgwatchdog,conmgr}@.service "$to$USERUNITDIR/conmgr@.servic
 put 0644 "$SYSUSERSDIR" scripts/systemd/pgconmgr-{client,server}.conf
 install -d -m 0755 "$to/etc/pgconmgr"
 
-for page in bin/man/*.[1-9]; do
+for page in "$BIN"/man/*.[1-9]; do
 	put 0644 "$PREFIX/share/man/man${page##*.}" "$page"
 done
-put 0644 "$PREFIX/share/doc/pgconmgr/examples" conmgr/conmgr.conf.sample bin/man/pgwatchdog.conf.sample \
+put 0644 "$PREFIX/share/doc/pgconmgr/examples" conmgr/conmgr.conf.sample "$BIN/man/pgwatchdog.conf.sample" \
 	scripts/prometheus/pgconmgr.rules.yml
 
-if [ -e watchdog/role.sql ]; then
-	put 0644 "$PREFIX/share/pgconmgr" watchdog/role.sql
-fi
-if [ -e watchdog/extension/Makefile ]; then
-	for dir in $PGDIRS; do
-		make -s -C watchdog/extension install DESTDIR="$to" extensiondir="$dir"
-	done
-fi
+put 0644 "$PREFIX/share/pgconmgr" watchdog/role.sql
+for dir in $PGDIRS; do
+	make -s -C watchdog/extension install DESTDIR="$to" extensiondir="$dir"
+done

@@ -9,8 +9,7 @@
 #   VERSION             of programs and packages; default: that of the source
 #   SOURCE_DATE_EPOCH   time of all files; default: that of the last commit
 #
-# A tree is assembled of scripts/deb/debian and what is made here (changelog, the
-# third package where libpq's header is there), and given to debhelper.
+# A tree is assembled of scripts/deb/debian and a changelog, and given to debhelper.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 source=$PWD
@@ -23,18 +22,18 @@ fi
 export VERSION SOURCE_DATE_EPOCH SOURCE=$source
 export DEB_BUILD_OPTIONS=noautodbgsym TZ=UTC LC_ALL=C
 
-for tool in dpkg-buildpackage:dpkg-dev dh:debhelper; do
-	if ! type -P "${tool%:*}" >/dev/null; then
-		echo "build.sh: ${tool%:*} is missing: scripts/install-deps.sh boot" >&2
+for tool in dpkg-buildpackage dh gcc pg_config; do
+	if ! type -P "$tool" >/dev/null; then
+		echo "build.sh: $tool is missing: scripts/install-deps.sh boot" >&2
 		exit 1
 	fi
 done
 
-make -s build man VERSION="$VERSION"
-
 tree=$(mktemp -d "$out/build.XXXXXX")
 trap 'rm -rf "$tree"' EXIT
-# A path of fixed length and name: the C compiler sees it.
+export BIN=$tree/bin
+make -s build man VERSION="$VERSION" BIN="$BIN"
+
 mkdir "$tree/pgconmgr"
 cp -r scripts/deb/debian "$tree/pgconmgr/debian"
 cd "$tree/pgconmgr"
@@ -45,14 +44,6 @@ pgconmgr ($VERSION) unstable; urgency=medium
 
  -- $(sed -n 's/^Maintainer: //p' debian/control)  $(date -u -R -d "@$SOURCE_DATE_EPOCH")
 END
-if [ -e "$source/watchdog/extension/Makefile" ]; then
-	printf 'usr/share/%s\n' pgconmgr postgresql >>debian/pgconmgr-server.install
-fi
-if [ -e "$source/conmgr/libpq/Makefile" ]; then
-	cat debian/control.libpq >>debian/control
-	mv debian/libpq.install debian/pgconmgr-libpq.install
-fi
-rm -f debian/control.libpq debian/libpq.install
 dpkg-buildpackage --build=binary --no-sign --no-check-builddeps >"$tree/log" 2>&1 || {
 	cat "$tree/log" >&2
 	exit 1
