@@ -33,7 +33,7 @@ cd /debs
 if [ "$kind" = standby ]; then
 	systemctl stop postgresql@15-main
 	rm -rf /var/lib/postgresql/15/main
-	runuser -u postgres -- pg_basebackup -h db1 -U replicator -D /var/lib/postgresql/15/main -R -C -S db2
+	runuser -u postgres -- pg_basebackup -h db1 -U replicator -D /var/lib/postgresql/15/main -c fast -R -C -S db2
 fi
 pg_conftool 15 main set listen_addresses '*'
 cat >>/etc/postgresql/15/main/pg_hba.conf <<'END'

@@ -27,7 +27,7 @@ type machine struct {
 	binds      []string
 	nspawn     *exec.Cmd     // nil: off
 	ended      chan struct{} // closed when nspawn has ended
-	leader     int           // its systemd, as a process of the host
+	leader     int           // its systemd, as a process of the host; 0: not known yet
 }
 
 // patience is for a machine in trouble; nothing that passes waits for it.
@@ -85,6 +85,7 @@ func (m *machine) mustBoot(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer console.Close()
+	m.leader = 0
 	m.nspawn = exec.Command("sh", m.launcher(args)...)
 	m.nspawn.Stdout, m.nspawn.Stderr = console, console
 	m.nspawn.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL, Setsid: true}
@@ -136,6 +137,7 @@ func (m *machine) booted() bool {
 		return false
 	}
 	if m.leader, err = strconv.Atoi(fields[0]); err != nil {
+		m.leader = 0
 		return false
 	}
 	out, err := m.run(context.Background(), "systemctl is-system-running")
@@ -194,10 +196,13 @@ func (m *machine) tell(t *testing.T) {
 	t.Logf("%s:\n%s", m.name, out)
 }
 
+// close switches the machine off. Its systemd ends after all others of its processes,
+// and nspawn after that.
 func (m *machine) close(t *testing.T) {
 	if m.nspawn != nil {
-		_ = unix.Kill(m.leader, unix.SIGKILL)
-		_ = m.nspawn.Process.Kill()
+		if m.leader == 0 || unix.Kill(m.leader, unix.SIGKILL) != nil {
+			_ = m.nspawn.Process.Kill()
+		}
 		m.off(t)
 	}
 	if err := unix.Unmount(m.root(), unix.MNT_DETACH); err != nil && err != unix.EINVAL {

@@ -23,14 +23,15 @@ func needs(t *testing.T, programs ...string) {
 	}
 }
 
-// mustPackages builds the packages, of a version if one is given, and returns their
-// directory.
-func mustPackages(t *testing.T, version string) string {
+// mustPackages builds the packages of a source, of a version if one is given, and
+// returns their directory.
+func mustPackages(t *testing.T, source, version string) string {
 	t.Helper()
 	dir := t.TempDir()
 	cmd := exec.CommandContext(t.Context(), "scripts/deb/build.sh", dir)
-	cmd.Dir = mustTop(t)
-	cmd.Env = append(os.Environ(), "VERSION="+version)
+	cmd.Dir = source
+	// Their time is the source's, which a copy does not know.
+	cmd.Env = append(os.Environ(), "VERSION="+version, "SOURCE_DATE_EPOCH=1800000000")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build packages: %v\n%s", err, out)
 	}
@@ -40,16 +41,24 @@ func mustPackages(t *testing.T, version string) string {
 func mustDebs(t *testing.T, dir string) []string {
 	t.Helper()
 	debs, err := filepath.Glob(filepath.Join(dir, "*.deb"))
-	if err != nil || len(debs) < 2 {
+	if err != nil || len(debs) != 3 {
 		t.Fatalf("packages %v, %v", debs, err)
 	}
 	return debs
 }
 
-// The same source gives the same bytes, wherever it is built.
+// The same source gives the same bytes, wherever it lies.
 func TestPackagesAreReproducible(t *testing.T) {
-	needs(t, "dpkg-buildpackage", "dh")
-	first, second := mustDebs(t, mustPackages(t, "")), mustDebs(t, mustPackages(t, ""))
+	needs(t, "dpkg-buildpackage", "dh", "tar")
+	elsewhere := filepath.Join(t.TempDir(), "a", "longer", "path")
+	if err := os.MkdirAll(elsewhere, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	const copied = `tar -C "$1" --exclude=./.git --exclude=./.cache --exclude=./bin -cf - . | tar -C "$2" -xf -`
+	if err := tool(t.Context(), "sh", "-c", copied, "sh", mustTop(t), elsewhere); err != nil {
+		t.Fatal(err)
+	}
+	first, second := mustDebs(t, mustPackages(t, mustTop(t), "")), mustDebs(t, mustPackages(t, elsewhere, ""))
 	if len(first) != len(second) {
 		t.Fatalf("built %v, then %v", first, second)
 	}
@@ -72,7 +81,7 @@ func mustSum(t *testing.T, path string) [sha256.Size]byte {
 
 func TestLintianFindsNothing(t *testing.T) {
 	needs(t, "dpkg-buildpackage", "dh", "lintian")
-	args := append([]string{"--allow-root", "--fail-on", "error,warning"}, mustDebs(t, mustPackages(t, ""))...)
+	args := append([]string{"--allow-root", "--fail-on", "error,warning"}, mustDebs(t, mustPackages(t, mustTop(t), ""))...)
 	if out, err := exec.CommandContext(t.Context(), "lintian", args...).CombinedOutput(); err != nil {
 		t.Errorf("lintian: %v\n%s", err, out)
 	}
@@ -82,7 +91,7 @@ func TestLintianFindsNothing(t *testing.T) {
 func TestInstallGoesWhereItIsTold(t *testing.T) {
 	needs(t, "make")
 	root := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), "make", "-s", "build", "man", "install", "DESTDIR="+root, "PREFIX=/opt/pgconmgr", "PGDIRS=/pg/extension")
+	cmd := exec.CommandContext(t.Context(), "make", "-s", "build", "man", "install", "BIN="+t.TempDir(), "DESTDIR="+root, "PREFIX=/opt/pgconmgr", "PGDIRS=/pg/extension")
 	cmd.Dir = mustTop(t)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("make install: %v\n%s", err, out)
