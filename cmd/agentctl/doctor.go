@@ -34,7 +34,8 @@ Options:
   --dsn=CONNINFO         the instance, as pgwatchdog reaches it (default: dsn of
                          pgwatchdog.conf; without both it is not asked)
   --state-dir=DIR        of the pgwatchdog that runs here (default: state_dir of
-                         pgwatchdog.conf, else /var/lib/pgconmgr/pgwatchdog)
+                         pgwatchdog.conf, else the only one of
+                         /var/lib/pgconmgr/pgwatchdog and pgwatchdog-*)
   --key-file=FILE        the keys (default: key_file of pgwatchdog.conf)
   --config=FILE          pgwatchdog.conf
                          (default /etc/pgconmgr/pgwatchdog.conf, may be missing)

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,26 +34,22 @@ var checksOfAgent = []string{
 }
 
 // stateDir is where the agent runs: as it is told itself.
-func (d *doctor) stateDir() string {
-	if d.options.stateDir != "" {
-		return d.options.stateDir
-	}
-	if dir := d.own("state_dir"); dir != "" {
-		return dir
-	}
-	return defaultStateDir
+func (d *doctor) stateDir(e *env) (string, error) {
+	return e.stateDir(cmp.Or(d.options.stateDir, d.own("state_dir")))
 }
 
 // checkRunning asks the agent that runs here what only it knows.
 func (d *doctor) checkRunning(ctx context.Context, e *env) {
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
-	reply, err := e.ask(ctx, d.stateDir(), control.Question{Do: control.DoStatus})
+	dir, err := d.stateDir(e)
 	if err != nil {
-		d.noAgent(err)
-		for _, check := range checksOfAgent {
-			d.add(check, skipped, "needs the running agent", "")
-		}
+		d.noAgent(skipped, err.Error(), "")
+		return
+	}
+	reply, err := e.ask(ctx, dir, control.Question{Do: control.DoStatus})
+	if err != nil {
+		d.noAgent(d.noAnswer(dir, err))
 		return
 	}
 	s := &reply.Status
@@ -69,20 +66,27 @@ func (d *doctor) checkRunning(ctx context.Context, e *env) {
 	d.checkStalls(s)
 }
 
-// noAgent: it may not have been started yet, which is no fault.
-func (d *doctor) noAgent(err error) {
-	dir := d.stateDir()
+// noAgent is what is found without an agent that answers.
+func (d *doctor) noAgent(r result, detail, advice string) {
+	d.add(checkAgent, r, detail, advice)
+	for _, check := range checksOfAgent {
+		d.add(check, skipped, "needs the running agent", "")
+	}
+}
+
+// noAnswer says why nobody answers. It may not have been started yet, which is no fault.
+func (d *doctor) noAnswer(dir string, err error) (r result, detail, advice string) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		d.add(checkAgent, skipped, "no pgwatchdog runs with the state directory "+dir+" (--state-dir)", "")
+		return skipped, "no pgwatchdog runs with the state directory " + dir + " (--state-dir)", ""
 	case errors.Is(err, fs.ErrPermission):
-		d.add(checkAgent, skipped, err.Error()+": needs root or the user of pgwatchdog", "")
+		return skipped, err.Error() + ": needs root or the user of pgwatchdog", ""
 	case errors.Is(err, syscall.ECONNREFUSED):
-		d.add(checkAgent, missing, "pgwatchdog has ended without a goodbye: nobody serves its control socket in "+dir, "start it; its log or the journal says why it ended")
+		return missing, "pgwatchdog has ended without a goodbye: nobody serves its control socket in " + dir, "start it; its log or the journal says why it ended"
 	case errors.Is(err, context.DeadlineExceeded):
-		d.add(checkAgent, missing, fmt.Sprintf("pgwatchdog does not answer within %s", askLimit), "look at its log and whether it is stopped; restart it: conmgrs keep their applications meanwhile")
+		return missing, fmt.Sprintf("pgwatchdog does not answer within %s", askLimit), "look at its log and whether it is stopped; restart it: conmgrs keep their applications meanwhile"
 	default:
-		d.add(checkAgent, missing, err.Error(), "agentctl and pgwatchdog of one version, and a look at the log of pgwatchdog")
+		return missing, err.Error(), "agentctl and pgwatchdog of one version, and a look at the log of pgwatchdog"
 	}
 }
 

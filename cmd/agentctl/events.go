@@ -34,8 +34,9 @@ Options:
   -x, --expanded          all that is recorded, a line for each field
       --json              the records as they are, one JSON object per line
       --follow            go on with new records; ends with Ctrl-C
-      --state-dir=DIR     of pgwatchdog (default /var/lib/pgconmgr/pgwatchdog),
-                          which root and the user of pgwatchdog can read
+      --state-dir=DIR     of pgwatchdog (default: the only one of
+                          /var/lib/pgconmgr/pgwatchdog and pgwatchdog-*), which
+                          root and the user of pgwatchdog can read
   -?, --help              print this help and exit
 
 Columns: time, event, peer, outcome, case (what the verdict was), silence before
@@ -57,7 +58,7 @@ type eventsOptions struct {
 }
 
 func parseEvents(flags *pflag.FlagSet, args []string, now time.Time) (o eventsOptions, err error) {
-	flags.StringVar(&o.stateDir, "state-dir", defaultStateDir, "")
+	flags.StringVar(&o.stateDir, "state-dir", "", "")
 	peers := flags.StringArray("peer", nil, "")
 	pids := flags.StringArray("pid", nil, "")
 	since := flags.String("since", "", "")
@@ -109,7 +110,11 @@ func events(ctx context.Context, e *env, flags *pflag.FlagSet, args []string) er
 	if err != nil {
 		return err
 	}
-	reader := watchdog.NewEventReader(o.stateDir)
+	dir, err := e.stateDir(o.stateDir)
+	if err != nil {
+		return err
+	}
+	reader := watchdog.NewEventReader(dir)
 	defer reader.Close()
 	ticker := time.NewTicker(e.tick)
 	defer ticker.Stop()
@@ -117,7 +122,7 @@ func events(ctx context.Context, e *env, flags *pflag.FlagSet, args []string) er
 	for first := true; ; first = false {
 		records, err := reader.Next()
 		if err != nil {
-			return readError(o.stateDir, err)
+			return readError(dir, err)
 		}
 		if err := p.print(records, first); err != nil {
 			return err

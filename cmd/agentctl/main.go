@@ -16,6 +16,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -47,6 +48,8 @@ type env struct {
 	kernel         kernel                      // what doctor asks
 	sudoUser       string                      // who became root to run it; may be empty
 
+	states func() []string // the state directories of this host's agents
+
 	// ask puts a question to a pgwatchdog.
 	ask func(ctx context.Context, stateDir string, q control.Question) (*control.Reply, error)
 }
@@ -73,6 +76,7 @@ func main() {
 		asks: cli.IsTerminal(os.Stdin) && cli.IsTerminal(os.Stderr),
 		now:  time.Now, tick: 200 * time.Millisecond, kernel: thisKernel(),
 		sudoUser: os.Getenv("SUDO_USER"), ask: control.Ask,
+		states: func() []string { return statesIn(filepath.Dir(defaultStateDir)) },
 	}))
 }
 

@@ -58,7 +58,7 @@ func newSession(columns int, answer string) *session {
 		stdin: strings.NewReader(answer), stdout: s.out, stderr: s.errs, asks: answer != "",
 		size: func() (int, int) { return columns, min(columns, 24) },
 		now:  func() time.Time { return noon }, tick: 2 * time.Millisecond, kernel: thisKernel(),
-		ask: nobody,
+		ask: nobody, states: func() []string { return nil },
 	}
 	return s
 }

@@ -35,9 +35,9 @@ Options:
       --reason=TEXT    what for, at most 200 bytes; it shows beside the pause
       --json           one JSON object: kills (enabled, paused, dry run), and of
                        a pause since, until, left_ms, by, reason
-      --state-dir=DIR  of pgwatchdog (default /var/lib/pgconmgr/pgwatchdog),
-                       whose control socket root and the user of pgwatchdog can
-                       use
+      --state-dir=DIR  of pgwatchdog (default: the only one of
+                       /var/lib/pgconmgr/pgwatchdog and pgwatchdog-*), whose
+                       control socket root and the user of pgwatchdog can use
   -?, --help           print this help and exit
 
 What happens meanwhile: terminations under way are stopped. A client that is
@@ -61,7 +61,7 @@ type pauseOptions struct {
 }
 
 func parsePause(flags *pflag.FlagSet, args []string) (o pauseOptions, err error) {
-	flags.StringVar(&o.stateDir, "state-dir", defaultStateDir, "")
+	flags.StringVar(&o.stateDir, "state-dir", "", "")
 	resume := flags.Bool("resume", false, "")
 	status := flags.Bool("status", false, "")
 	flags.StringVar(&o.question.Reason, "reason", "", "")

@@ -33,9 +33,9 @@ Options:
       --state=STATE,...   only in these states: init, up, late, suspect, down
       --json              one JSON object per line and session, see below
       --watch[=INTERVAL]  again and again (default 2s); ends with Ctrl-C
-      --state-dir=DIR     of pgwatchdog (default /var/lib/pgconmgr/pgwatchdog),
-                          whose control socket root and the user of pgwatchdog
-                          can use
+      --state-dir=DIR     of pgwatchdog (default: the only one of
+                          /var/lib/pgconmgr/pgwatchdog and pgwatchdog-*), whose
+                          control socket root and the user of pgwatchdog can use
   -?, --help              print this help and exit
 
 Columns. A terminal that is too narrow shows the most important ones and says
@@ -73,9 +73,6 @@ Exit code: 0, also when there is no session; 1 when no pgwatchdog answers;
 2 wrong usage.
 `
 
-// defaultStateDir is where pgwatchdog keeps its files unless it is told otherwise.
-const defaultStateDir = "/var/lib/pgconmgr/pgwatchdog"
-
 // agentLimit bounds one question to pgwatchdog.
 const agentLimit = 10 * time.Second
 
@@ -92,7 +89,7 @@ type sessionsOptions struct {
 }
 
 func parseSessions(flags *pflag.FlagSet, args []string) (o sessionsOptions, err error) {
-	flags.StringVar(&o.stateDir, "state-dir", defaultStateDir, "")
+	flags.StringVar(&o.stateDir, "state-dir", "", "")
 	peers := flags.StringArray("peer", nil, "")
 	states := flags.StringArray("state", nil, "")
 	flags.BoolVar(&o.json, "json", false, "")
@@ -158,9 +155,13 @@ func showSessions(ctx context.Context, e *env, flags *pflag.FlagSet, args []stri
 	return p.print(e, o.json)
 }
 
-// askAgent puts a question to the pgwatchdog of a state directory, and says what to
+// askAgent puts a question to the pgwatchdog of a state directory (see stateDir), and says what to
 // do when nobody answers.
-func (e *env) askAgent(ctx context.Context, stateDir string, q control.Question) (*control.Reply, error) {
+func (e *env) askAgent(ctx context.Context, named string, q control.Question) (*control.Reply, error) {
+	stateDir, err := e.stateDir(named)
+	if err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, agentLimit)
 	defer cancel()
 	reply, err := e.ask(ctx, stateDir, q)
