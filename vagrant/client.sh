@@ -30,6 +30,7 @@ proxy_listen       = '27551:primary, 27552:standby'
 log_min_messages   = LOG
 END
 systemctl enable --now conmgr@main
+apt_install ./pgconmgr-libpq_*.deb
 
 # lab:
 cat <<'END'
@@ -40,6 +41,8 @@ The lab is up. On the client (vagrant ssh client):
   psql -h localhost -p 27551 -U app app                  a session on the primary
   psql -h localhost -p 27552 -U app app                  one on the standby
   psql -h localhost -p 27546 conmgr -c 'SHOW INSTANCES'  the console
+  LD_PRELOAD=libconmgr.so PGCONMGR_USER=conmgr \
+      psql 'host=localhost port=27546 user=app dbname=app'  on the primary, directly
 
 A client that dies: take a lock, then end the machine without a word.
 
@@ -47,7 +50,7 @@ A client that dies: take a lock, then end the machine without a word.
           app=> CREATE TABLE t (); BEGIN; LOCK TABLE t;
   host$   vagrant halt --force client
   db1$    sudo -u postgres psql -d app -c BEGIN -c 'LOCK TABLE t'  waits at most 3 seconds
-  db1$    sudo agentctl events --state-dir /var/lib/pgconmgr/pgwatchdog-15-main
+  db1$    sudo agentctl events
 
 A database host that dies: the session breaks within 3 seconds, and the port leads to
 db2 as soon as that is the primary.

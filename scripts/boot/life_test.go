@@ -14,13 +14,29 @@ import (
 func (w *world) applicationConnects(t *testing.T) {
 	w.session = mustSession(w.t, w.client, appArgs)
 	w.backend = w.session.ask(t, "SELECT pg_backend_pid();")
+	w.connected = w.client.must(t, "journalctl --no-pager -n 0 --show-cursor | sed -n 's/^-- cursor: //p'")
 	if got := w.session.ask(t, "SELECT pg_is_in_recovery();"); got != "f" {
 		t.Fatalf("port 27551 leads to a standby (%s)", got)
 	}
 }
 
+const (
+	libpqArgs = "'host=localhost port=27546 user=app dbname=app target_session_attrs=read-write'"
+	preloaded = "LD_PRELOAD=libconmgr.so"
+	ofConmgr  = "PGCONMGR_USER=conmgr"
+)
+
+// libpqConnects lets psql go through the library: its own socket leads to the primary.
+func (w *world) libpqConnects(t *testing.T) {
+	direct := mustSession(t, w.client, libpqArgs, preloaded, ofConmgr)
+	port := direct.ask(t, "SELECT inet_client_port();")
+	if out := w.client.must(t, "ss -Htnp 'sport = :"+port+"'"); !strings.Contains(out, "192.168.56.11:5432") || !strings.Contains(out, `"psql"`) {
+		t.Errorf("psql is not connected directly: %q", out)
+	}
+}
+
 // unharmed makes sure that the application's session goes on, and that nobody was
-// faulted, terminated or refused up to now.
+// faulted, terminated or refused since it began.
 func (w *world) unharmed(t *testing.T) {
 	t.Helper()
 	w.monitored(t)
@@ -30,7 +46,7 @@ func (w *world) unharmed(t *testing.T) {
 	if out := w.db1.must(t, events); strings.Contains(out, `"kind":"warrant"`) {
 		t.Errorf("sessions were terminated:\n%s", out)
 	}
-	log := w.client.must(t, "journalctl --no-pager -o cat -u conmgr@main")
+	log := w.client.must(t, "journalctl --no-pager -o cat -u conmgr@main --after-cursor='"+w.connected+"'")
 	for _, trouble := range []string{"instance faulted", "connection refused", "applications told of a fault"} {
 		if strings.Contains(log, trouble) {
 			t.Errorf("conmgr says %q:\n%s", trouble, log)
@@ -41,7 +57,7 @@ func (w *world) unharmed(t *testing.T) {
 // listening are the identities of the agent's listening sockets in the kernel.
 func (w *world) listening(t *testing.T) string {
 	t.Helper()
-	inodes := w.db1.must(t, "ss -Hltne 'sport = :27545' | grep -o 'ino:[0-9]*' | sort")
+	inodes := w.db1.must(t, "ss -Hltne 'sport = :27545' 2>/dev/null | grep -o 'ino:[0-9]*' | sort")
 	if !strings.HasPrefix(inodes, "ino:") {
 		t.Fatalf("pgwatchdog listens on nothing: %q", inodes)
 	}
@@ -163,6 +179,29 @@ func (w *world) clientDies(t *testing.T) {
 	w.session.ask(t, "SELECT 1;")
 }
 
+// databaseDies cuts the primary off without a word. Whoever waits for an answer, in
+// whatever way, gets an error within the timeout.
+func (w *world) databaseDies(t *testing.T) {
+	direct := mustSession(t, w.client, libpqArgs, preloaded, ofConmgr)
+	direct.ask(t, "SELECT 1;")
+	for _, s := range []*session{w.session, direct} {
+		s.send(t, "SELECT pg_sleep(3600);")
+	}
+	agenttest.Eventually(t, patience, "both sleep", func() bool {
+		return w.db1.sees(asPostgres("postgres", "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"), "2")
+	})
+	w.setPlugged(t, w.db1, false)
+	cut := time.Now()
+	for way, s := range map[string]*session{"pass-through": w.session, "libpq": direct} {
+		if got := s.line(t); !strings.Contains(got, "server closed the connection unexpectedly") {
+			t.Errorf("%s: %q", way, got)
+		}
+		t.Logf("%s: the error came at most %v after the cut, with a timeout of 3 s", way, time.Since(cut).Round(10*time.Millisecond))
+	}
+	w.setPlugged(t, w.db1, true)
+	w.monitored(t)
+}
+
 // reboot restarts a machine from within.
 func reboot(t *testing.T, m *machine) {
 	t.Helper()
@@ -196,9 +235,9 @@ systemctl list-units --all --no-legend 'pgwatchdog@*' 'conmgr@*'
 systemctl list-unit-files --no-legend 'pgwatchdog@*' 'conmgr@*'`
 
 func (w *world) purge(t *testing.T) {
-	w.client.must(t, "apt-get remove -y pgconmgr-client")
+	w.client.must(t, "apt-get remove -y pgconmgr-client pgconmgr-libpq")
 	w.client.must(t, "test -s /etc/pgconmgr/conmgr-main.conf && test -d /var/lib/pgconmgr/conmgr-main")
-	w.client.must(t, "apt-get purge -y pgconmgr-client")
+	w.client.must(t, "apt-get purge -y pgconmgr-client pgconmgr-libpq")
 	w.db1.must(t, "apt-get purge -y pgconmgr-server")
 	for _, m := range []*machine{w.client, w.db1} {
 		if out := m.must(t, leftovers); out != "" {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
+	"strings"
 	"testing"
 )
 
@@ -17,11 +18,11 @@ type session struct {
 	out *bufio.Scanner
 }
 
-// mustSession connects from a machine; args are those of psql. Lines of its stderr
-// come like any other.
-func mustSession(t *testing.T, m *machine, args string) *session {
+// mustSession connects from a machine; args are those of psql, with environment
+// variables before them. Lines of its stderr come like any other.
+func mustSession(t *testing.T, m *machine, args string, env ...string) *session {
 	t.Helper()
-	s := &session{cmd: m.command(t.Context(), "exec psql -X -A -t -q "+args+" 2>&1")}
+	s := &session{cmd: m.command(t.Context(), "exec env "+strings.Join(env, " ")+" psql -X -A -t -q "+args+" 2>&1")}
 	out, err := s.cmd.StdoutPipe()
 	if err == nil {
 		s.in, err = s.cmd.StdinPipe()
@@ -53,8 +54,14 @@ func (s *session) send(t *testing.T, sql string) {
 func (s *session) ask(t *testing.T, sql string) string {
 	t.Helper()
 	s.send(t, sql)
+	return s.line(t)
+}
+
+// line waits for the next line.
+func (s *session) line(t *testing.T) string {
+	t.Helper()
 	if !s.out.Scan() {
-		t.Fatalf("%s: psql ended (%v)", sql, s.out.Err())
+		t.Fatalf("psql ended (%v)", s.out.Err())
 	}
 	return s.out.Text()
 }

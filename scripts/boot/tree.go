@@ -21,7 +21,7 @@ const (
 	// mirror serves the suite, unless CM_BOOT_MIRROR says another one.
 	mirror = "http://deb.debian.org/debian"
 	// included is what a machine has from the beginning: what a small server has.
-	included = "systemd,systemd-sysv,dbus,iproute2,ca-certificates,procps"
+	included = "systemd,systemd-sysv,dbus,iproute2,ca-certificates,procps,man-db"
 )
 
 // downloaded are the packages that the machines install by themselves later. They have
