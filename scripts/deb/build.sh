@@ -24,7 +24,7 @@ export DEB_BUILD_OPTIONS=noautodbgsym TZ=UTC LC_ALL=C
 
 for tool in dpkg-buildpackage dh gcc pg_config; do
 	if ! type -P "$tool" >/dev/null; then
-		echo "build.sh: $tool is missing: scripts/install-deps.sh boot" >&2
+		echo "build.sh: $tool is missing: apt install debhelper dpkg-dev gcc make libpq-dev" >&2
 		exit 1
 	fi
 done
