@@ -72,7 +72,7 @@ func TestBoot(t *testing.T) {
 
 func mustWorld(t *testing.T) *world {
 	t.Helper()
-	debs, next := mustPackages(t, mustTop(t), ""), mustPackages(t, mustTop(t), newer)
+	debs, next := mustPackages(t), mustOtherPackages(t, mustTop(t), newer)
 	w := &world{t: t, lab: mustLab(t)}
 	binds := []string{debs + ":/debs", next + ":/newer", filepath.Join(mustTop(t), "vagrant") + ":/vagrant"}
 	w.db1 = w.mustMachine(t, "db1", "192.168.56.11", binds...)

@@ -5,10 +5,12 @@ package boot
 import (
 	"bytes"
 	"crypto/sha256"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/pgconmgr/pgconmgr/agent/agenttest"
@@ -23,17 +25,57 @@ func needs(t *testing.T, programs ...string) {
 	}
 }
 
-// mustPackages builds the packages of a source, of a version if one is given, and
-// returns their directory.
-func mustPackages(t *testing.T, source, version string) string {
+// buildPackages builds the packages of a source, of a version if one is given, into a
+// directory.
+func buildPackages(source, version, dir string) error {
+	cmd := exec.Command("scripts/deb/build.sh", dir)
+	cmd.Dir = source
+	// A copy does not know the source's time. It must be past: files that are older than
+	// it keep their own.
+	cmd.Env = append(os.Environ(), "VERSION="+version, "SOURCE_DATE_EPOCH=1700000000")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build packages: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// shared is the directory for what several tests use; it ends with the last of them.
+var shared string
+
+// built are the packages that most tests are about.
+var built = sync.OnceValues(func() (dir string, err error) {
+	dir = filepath.Join(shared, "deb")
+	return dir, buildPackages(filepath.Join("..", ".."), "", dir)
+})
+
+func TestMain(m *testing.M) {
+	var err error
+	if shared, err = os.MkdirTemp("", "pgconmgr-boot-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	_ = os.RemoveAll(shared)
+	os.Exit(code)
+}
+
+// mustPackages returns the directory of this source's packages.
+func mustPackages(t *testing.T) string {
+	t.Helper()
+	dir, err := built()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// mustOtherPackages builds packages of another place or version, and returns their
+// directory.
+func mustOtherPackages(t *testing.T, source, version string) string {
 	t.Helper()
 	dir := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), "scripts/deb/build.sh", dir)
-	cmd.Dir = source
-	// Their time is the source's, which a copy does not know.
-	cmd.Env = append(os.Environ(), "VERSION="+version, "SOURCE_DATE_EPOCH=1800000000")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build packages: %v\n%s", err, out)
+	if err := buildPackages(source, version, dir); err != nil {
+		t.Fatal(err)
 	}
 	return dir
 }
@@ -58,7 +100,7 @@ func TestPackagesAreReproducible(t *testing.T) {
 	if err := tool(t.Context(), "sh", "-c", copied, "sh", mustTop(t), elsewhere); err != nil {
 		t.Fatal(err)
 	}
-	first, second := mustDebs(t, mustPackages(t, mustTop(t), "")), mustDebs(t, mustPackages(t, elsewhere, ""))
+	first, second := mustDebs(t, mustPackages(t)), mustDebs(t, mustOtherPackages(t, elsewhere, ""))
 	if len(first) != len(second) {
 		t.Fatalf("built %v, then %v", first, second)
 	}
@@ -81,7 +123,7 @@ func mustSum(t *testing.T, path string) [sha256.Size]byte {
 
 func TestLintianFindsNothing(t *testing.T) {
 	needs(t, "dpkg-buildpackage", "dh", "lintian")
-	args := append([]string{"--allow-root", "--fail-on", "error,warning"}, mustDebs(t, mustPackages(t, mustTop(t), ""))...)
+	args := append([]string{"--allow-root", "--fail-on", "error,warning"}, mustDebs(t, mustPackages(t))...)
 	if out, err := exec.CommandContext(t.Context(), "lintian", args...).CombinedOutput(); err != nil {
 		t.Errorf("lintian: %v\n%s", err, out)
 	}
