@@ -12,6 +12,9 @@ import (
 
 // applicationConnects opens the session that nothing may cost from here on.
 func (w *world) applicationConnects(t *testing.T) {
+	if w.session != nil {
+		w.session.close()
+	}
 	w.session = mustSession(w.t, w.client, appArgs)
 	w.backend = w.session.ask(t, "SELECT pg_backend_pid();")
 	w.connected = w.client.must(t, "journalctl --no-pager -n 0 --show-cursor | sed -n 's/^-- cursor: //p'")
@@ -175,8 +178,7 @@ func (w *world) clientDies(t *testing.T) {
 	})
 	w.setPlugged(t, w.client, true)
 	w.monitored(t)
-	w.session = mustSession(w.t, w.client, appArgs)
-	w.session.ask(t, "SELECT 1;")
+	w.applicationConnects(t)
 }
 
 // databaseDies cuts the primary off without a word. Whoever waits for an answer, in
@@ -218,6 +220,7 @@ func (w *world) databaseReboots(t *testing.T) {
 }
 
 func (w *world) clientReboots(t *testing.T) {
+	w.session.close()
 	reboot(t, w.client)
 	w.monitored(t)
 	again := mustSession(t, w.client, appArgs)
