@@ -2,7 +2,7 @@
 
 // Package boot boots Debian systems with their own systemd, and installs pgconmgr's
 // packages there as an administrator does. Its tests are "make test-boot": about six
-// minutes on two busy cores, and two more the first time. They need root, 1.5 GB of
+// minutes on two busy cores, and two more the first time. They need root, 0.5 GB of
 // disk, the network at the first time, and what "scripts/install-deps.sh boot" installs.
 //
 //	            network namespace of the lab
