@@ -32,11 +32,12 @@ const (
 // it was chosen: route again, with a newer view.
 var errStaleView = errors.New("the instance faulted meanwhile")
 
-// holder is the end of an application that hangs on an instance. Both methods
-// are called once, in this order, on any goroutine, and must not block.
+// holder is the end of an application that hangs on an instance. The methods are
+// called once, in this order, on any goroutine, and must not block.
 type holder interface {
 	tell(notice []byte) // the application; notice is shared: read only
-	release()           // the instance's side, some time after all applications were told
+	insist()            // when all were told: who takes nothing is to know, too
+	release()           // the instance's side, some time after that
 }
 
 // ender ends an application for conmgr's own reasons. Must not block.
@@ -127,6 +128,7 @@ func (a *Apps) Fault(f Fault) (told int) {
 	notice := faultNotice(f, &view.Instances[f.Index])
 	inParallel(victims.holders, func(h holder) { h.tell(notice) })
 	took := time.Since(start)
+	inParallel(victims.holders, holder.insist)
 	a.told.push(victims.holders)
 	a.markTold(victims.apps)
 	a.server.recordFault(f, &view.Instances[f.Index], len(victims.apps), took)
@@ -197,7 +199,7 @@ func (m *app) concerned(f Fault) bool {
 // Each goroutine gives way often, to the heartbeat's loop above all.
 func inParallel(list []holder, do func(holder)) {
 	const worthIt, giveWay = 64, 32
-	workers := min(runtime.GOMAXPROCS(0), len(list)/worthIt+1)
+	workers := min(runtime.NumCPU()+1, len(list)/worthIt+1)
 	var wg sync.WaitGroup
 	for part := range slices.Chunk(list, max(1, (len(list)+workers-1)/workers)) {
 		wg.Go(func() {
@@ -258,6 +260,16 @@ func (a *Apps) bind(m *app, index int, target Target, at mono.Instant, h holder)
 	}
 	a.bound[index].add(m, h)
 	return nil
+}
+
+// hold puts another holder in the place of the one that the application was bound
+// with: what both do at a fault is the same.
+func (a *Apps) hold(m *app, end holder) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if h := a.bound[m.index]; m.bound && h.has(m) {
+		h.holders[m.place] = end
+	}
 }
 
 // unbind takes the application off its instance, if any.

@@ -160,6 +160,7 @@ type counted struct {
 }
 
 func (c *counted) tell([]byte) { c.told.Done() }
+func (c *counted) insist()     {}
 
 func (c *counted) release() {
 	if c.wait != nil {

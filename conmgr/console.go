@@ -49,10 +49,6 @@ const (
 	txnFailed = 'E'
 )
 
-// tell and release make a console a holder.
-func (c *console) tell(notice []byte) { c.out.end(notice) }
-func (c *console) release()           { c.out.linger() }
-
 // end tells a session that conmgr goes; one that is still starting only the
 // error, since clients expect no notification then.
 func (c *console) end(notice []byte) {

@@ -99,7 +99,7 @@ func (c *console) bindTo(ctx context.Context, t Target, only *int) ([]row, error
 		if order = onlyNumber(v, order, only); len(order) == 0 {
 			return fmt.Errorf("instance %d does not serve target_session_attrs %s", *only, t)
 		}
-		if err := c.server.apps.bind(c.app, order[0], t, v.At, c); err != nil {
+		if err := c.server.apps.bind(c.app, order[0], t, v.At, c.out); err != nil {
 			return err
 		}
 		rows = rows[:0]

@@ -221,6 +221,11 @@ func (o *outlet) ended() bool {
 	return notice != nil && notice != retired
 }
 
+// tell, insist and release make an outlet the holder of its session.
+func (o *outlet) tell(notice []byte) { o.end(notice) }
+func (o *outlet) insist()            {}
+func (o *outlet) release()           { o.linger() }
+
 // linger bounds what is left of an ended session: a write that is under way,
 // and the reader, which ends when the client closes.
 func (o *outlet) linger() {

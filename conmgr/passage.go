@@ -63,7 +63,7 @@ func (p *passage) follow(ctx context.Context, t Target) error {
 	p.way.connected.add(t)
 	p.server.apps.connected(p.app)
 	p.open = nil // and what it keeps
-	p.now.run(p.server)
+	p.now.run(p.server, p.app)
 	return nil
 }
 
@@ -211,6 +211,7 @@ func (s *Server) slowConnect(w *way, index int) {
 func (p *passage) end([]byte) {
 	if r := p.stop(); r != nil {
 		r.tell(nil)
+		r.insist()
 		r.release()
 	}
 }

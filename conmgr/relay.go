@@ -70,17 +70,24 @@ func (r *relay) lose() (before relayState, p *pair) {
 // tell ends the client's side, or the attempt to connect: with RST while bytes for
 // it are unsent, so that nobody takes a part for the whole; else with FIN. The
 // notice is not for this protocol: what the bytes mean is not known here.
-func (r *relay) tell([]byte) {
+func (r *relay) tell(notice []byte) {
 	switch before, p := r.lose(); {
 	case before == relayConnecting:
 		r.cancel()
 	case p != nil:
-		p.tell()
+		p.tell(notice)
 	case before == relayUp:
 		// Wakes the client, not yet our pumps.
 		if r.toClient.Load() > 0 || !ifSent(r.raw, quickFinish) {
 			reset(r.client)
 		}
+	}
+}
+
+// insist is part of tell where goroutines have the sockets.
+func (r *relay) insist() {
+	if _, p := r.ends(); p != nil {
+		p.insist()
 	}
 }
 
@@ -132,8 +139,9 @@ func ifSent(conn syscall.RawConn, do func(fd int) error) (done bool) {
 }
 
 // run passes bytes until both directions have ended, then closes both sides.
-func (r *relay) run(s *Server) {
+func (r *relay) run(s *Server, m *app) {
 	if p := r.launch(s); p != nil {
+		s.apps.hold(m, p)
 		<-p.done
 		return
 	}

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -101,13 +102,24 @@ func (l *relayLoop) run() {
 		}
 		again := l.again
 		l.again = nil
+		live := len(happened) == 0
 		for _, t := range happened {
-			t.pair.take(l, t.side, t.events)
+			live = t.pair.take(l, t.side, t.events) || live
 		}
 		for _, p := range again {
 			p.goOn(l)
 		}
+		if !live {
+			standBack()
+		}
 	}
+}
+
+// standBack lets events gather. At a fault each socket of ours that is told changes
+// its state twice, which wakes who sleeps in epoll_wait, for nothing.
+func standBack() {
+	ts := unix.NsecToTimespec(int64(2 * time.Millisecond))
+	_ = unix.Nanosleep(&ts, nil) // a signal that cuts it short does no harm
 }
 
 // ordinarySlice takes the short time slice that the heartbeat's process asks for from

@@ -173,7 +173,7 @@ func TestPairEndsOnce(t *testing.T) {
 		go func() { _, _ = io.Copy(x.instance, endless{}) }()
 		go func() { _, _ = io.Copy(x.client, endless{}) }()
 		var all sync.WaitGroup
-		for i, end := range []func(){x.tell, x.release, x.kill, func() { _ = x.client.Close() }, x.release} {
+		for i, end := range []func(){func() { x.tell(nil) }, x.release, x.kill, func() { _ = x.client.Close() }, x.release} {
 			if round>>i&1 == 1 || i == 4 {
 				all.Go(end)
 			}
@@ -187,12 +187,12 @@ func TestPairEndsOnce(t *testing.T) {
 	}
 }
 
-// A fault is told with FIN, or with RST where bytes are missing, and nothing passes
-// from then on, though the sockets stay until they are released.
+// A fault is told with FIN, or with RST where bytes are missing or not taken, and
+// nothing passes from then on, though the sockets stay until they are released.
 func TestPairTells(t *testing.T) {
 	r := mustLoop(t)
 	x := r.mustRelay(t, nil)
-	x.tell()
+	x.tell(nil)
 	mustBe(t, x.client, "")
 	mustWrite(t, x.client, []byte("too late"))
 	mustWrite(t, x.instance, []byte("too late"))
@@ -203,7 +203,21 @@ func TestPairTells(t *testing.T) {
 		defer full.pair.mu.Unlock()
 		return full.lanes[towardsClient].blocked
 	})
-	full.tell()
+	full.tell(nil)
+	slow := r.mustRelay(t, nil)
+	eventually(t, "its kernel takes no more, ours does", func() bool {
+		mustWrite(t, slow.instance, make([]byte, 16<<10))
+		slow.pair.mu.Lock()
+		defer slow.pair.mu.Unlock()
+		n, err := quickUnsent(slow.fd[towardsClient])
+		return err == nil && n > 256<<10 && !slow.lanes[towardsClient].holds()
+	})
+	slow.tell(nil)
+	slow.insist()
+	if n, err := io.Copy(io.Discard, slow.client); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("a client that reads late: %d bytes, %v, want a reset", n, err)
+	}
+	slow.release()
 	if _, err := io.Copy(io.Discard, full.client); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("a client that had not read: %v, want a reset", err)
 	}

@@ -20,21 +20,22 @@ const (
 // other is where a lane comes from, and what is read from a socket goes.
 func (w towards) other() towards { return 1 - w }
 
-// pair is a relay in clear text whose sockets belong to a loop alone.
+// pair is a relay in clear text whose sockets belong to a loop alone. It is the holder
+// of its application.
 //
 //	up -> lost (tell) -> closed (release)
 //	  \________________/  both ways have ended, an error, kill
 type pair struct {
+	mu     sync.Mutex // guards the following, and what is done with the sockets
+	lost   bool       // the client was told: nothing passes any more
+	closed bool
+	queued bool   // in loop.again
+	fd     [2]int // by the side that the socket leads to
+	lanes  [2]lane
+
 	loop *relayLoop
 	slot int32
 	done chan struct{} // closed with the pair
-
-	mu     sync.Mutex // guards the following, and what is done with the sockets
-	fd     [2]int     // by the side that the socket leads to
-	lanes  [2]lane
-	lost   bool // the client was told: nothing passes any more
-	closed bool
-	queued bool // in loop.again
 }
 
 // newPair takes two sockets over from the runtime's poller, and gives them to the
@@ -78,10 +79,14 @@ func duplicate(conn *net.TCPConn) (fd int, err error) {
 	return fd, err
 }
 
-// take does what an event of one of the sockets makes possible.
-func (p *pair) take(l *relayLoop, side towards, events uint32) {
+// take does what an event of one of the sockets makes possible. It reports false when
+// nothing passes any more.
+func (p *pair) take(l *relayLoop, side towards, events uint32) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.lost || p.closed {
+		return false
+	}
 	const end = unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR
 	from, to := &p.lanes[side.other()], &p.lanes[side]
 	if events&(unix.EPOLLIN|end) != 0 {
@@ -94,6 +99,7 @@ func (p *pair) take(l *relayLoop, side towards, events uint32) {
 		to.blocked = false
 	}
 	p.move(l)
+	return true
 }
 
 // goOn does what was left when the turn before was over.
@@ -127,10 +133,10 @@ func (p *pair) move(l *relayLoop) {
 	}
 }
 
-// tell ends the client's side: with RST while bytes for it are unsent, so that
-// nobody takes a part for the whole; else with FIN. The socket stays, as to close it
-// takes longer.
-func (p *pair) tell() {
+// tell ends the client's side: with RST if bytes are held back that it will never get,
+// so that nobody takes a part for the whole; else with FIN. The socket stays, as to
+// close it takes longer.
+func (p *pair) tell([]byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.lost || p.closed {
@@ -138,8 +144,22 @@ func (p *pair) tell() {
 	}
 	p.lost = true
 	fd := p.fd[towardsClient]
-	if !p.sent(towardsClient) || quickFinish(fd) != nil {
+	if p.lanes[towardsClient].holds() || quickFinish(fd) != nil {
 		_ = quickReset(fd)
+	}
+}
+
+// insist breaks the connection of a client that does not take what was sent: FIN is
+// behind that, and a write that waits for us would not end.
+func (p *pair) insist() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return
+	}
+	const fin = 1 // it counts as a byte
+	if n, err := quickUnsent(p.fd[towardsClient]); err == nil && n > fin {
+		_ = quickReset(p.fd[towardsClient])
 	}
 }
 
@@ -151,7 +171,7 @@ func (p *pair) release() {
 	if p.closed {
 		return
 	}
-	if !p.sent(towardsInstance) {
+	if n, err := quickUnsent(p.fd[towardsInstance]); err == nil && n > 0 || p.lanes[towardsInstance].holds() {
 		p.reset(towardsInstance)
 	}
 	p.close()
@@ -167,15 +187,6 @@ func (p *pair) kill() {
 	p.reset(towardsInstance)
 	p.reset(towardsClient)
 	p.close()
-}
-
-// sent reports whether all that was read for a side has arrived there.
-func (p *pair) sent(side towards) bool {
-	if p.lanes[side].holds() {
-		return false
-	}
-	n, err := quickUnsent(p.fd[side])
-	return err != nil || n == 0
 }
 
 // reset lets close send RST, whatever is on its way.

@@ -68,7 +68,7 @@ func (w *world) start(ctx context.Context) (err error) {
 	w.cm, err = w.client.NewConmgr(agenttest.ConmgrOptions{
 		Instances: []*agenttest.Postgres{w.standby, w.primary},
 		Params: map[string]string{
-			"heartbeat_interval": "100ms", "heartbeat_timeout": "1s",
+			"heartbeat_interval": "1s", "heartbeat_timeout": "3s", // the preset lan
 			"proxy_listen": fmt.Sprintf("'%d:primary'", portPrimary),
 		},
 	})
