@@ -199,7 +199,7 @@ func (m *app) concerned(f Fault) bool {
 // Each goroutine gives way often, to the heartbeat's loop above all.
 func inParallel(list []holder, do func(holder)) {
 	const worthIt, giveWay = 64, 32
-	workers := min(runtime.NumCPU()+1, len(list)/worthIt+1)
+	workers := min(runtime.GOMAXPROCS(0), len(list)/worthIt+1)
 	var wg sync.WaitGroup
 	for part := range slices.Chunk(list, max(1, (len(list)+workers-1)/workers)) {
 		wg.Go(func() {

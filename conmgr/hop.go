@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
-	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -97,7 +96,7 @@ type quietConn struct {
 type turns chan struct{}
 
 // newTurns leaves half of the processors to others.
-func newTurns() turns { return make(turns, max(1, runtime.NumCPU()/2)) }
+func newTurns() turns { return make(turns, halfOfProcessors()) }
 
 func (t turns) take() { t <- struct{}{} }
 func (t turns) give() { <-t }

@@ -58,6 +58,7 @@ func newPair(l *relayLoop, client, instance *net.TCPConn, g *greeting) (*pair, e
 	p.mu.Lock() // until the runtime's poller has let go of them
 	defer p.mu.Unlock()
 	if err := l.add(p); err != nil {
+		p.closed = true // should an event of the first one have come
 		p.closeSockets()
 		return nil, err
 	}
