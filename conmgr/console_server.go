@@ -35,8 +35,7 @@ type Server struct {
 	stopping atomic.Bool // no new applications
 
 	passthrough, proxying way
-	cancels               cancelKeys // of proxied sessions
-	pipes                 pipes
+	cancels               cancelKeys   // of proxied sessions
 	loops                 []*relayLoop // constant while Run serves
 	looping               sync.WaitGroup
 	nextLoop              atomic.Uint32
@@ -142,7 +141,6 @@ func (s *Server) Run(ctx context.Context) error {
 	s.killAll()
 	tasks.Wait()
 	s.endLoops()
-	s.pipes.close()
 	return nil
 }
 

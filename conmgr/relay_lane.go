@@ -12,7 +12,10 @@ import (
 const turnBytes = 256 << 10
 
 // lane is one of the two directions of a pair, under the pair's lock. It holds what
-// it has read only while its destination takes no more: copied, or in a pipe.
+// it has read only while its destination takes no more.
+//
+// Bytes are copied. To splice them through a pipe took a sixth more time, and as much
+// more processor time: 64 MiB over loopback in 67 ms instead of 57 (Linux 6.18).
 type lane struct {
 	src, dst int
 	greeting *greeting     // reads along; nil for nobody
@@ -26,13 +29,10 @@ type lane struct {
 
 	held  []byte // of chunk, or the greeting's
 	chunk chunk
-	bulk  bool  // the last read filled the buffer: there is more, probably
-	pipe  *pipe // borrowed
-	piped int64 // bytes in it
 }
 
 // holds reports whether bytes are read and not taken by the destination.
-func (f *lane) holds() bool { return len(f.held) > 0 || f.piped > 0 }
+func (f *lane) holds() bool { return len(f.held) > 0 }
 
 // move passes what there is; more means that its turn was over before that.
 func (f *lane) move(l *relayLoop) (more bool, err error) {
@@ -43,16 +43,11 @@ func (f *lane) move(l *relayLoop) (more bool, err error) {
 			return false, nil
 		case len(f.held) > 0:
 			n, err = f.give()
-		case f.piped > 0:
-			n, err = f.drain()
 		case f.atEnd:
 			f.finished = true
 			return false, quickFinish(f.dst)
 		case !f.readable:
-			f.giveBack(l.pipes)
 			return false, nil
-		case f.pipe != nil || f.bulk && f.borrow(l.pipes):
-			err = f.fill(l.pipes)
 		default:
 			n, err = f.copy(l)
 		}
@@ -83,7 +78,6 @@ func (f *lane) copy(l *relayLoop) (given int64, err error) {
 	}
 	// Less than was asked for is all there is (epoll(7)), and more is a new event.
 	f.readable = n == len(l.buf) || f.ending
-	f.bulk = n == len(l.buf) && f.greeting == nil
 	b := l.buf[:n]
 	if f.greeting != nil {
 		b = f.listen(b)
@@ -137,64 +131,4 @@ func (f *lane) give() (given int64, err error) {
 		f.chunk.free()
 	}
 	return int64(n), err
-}
-
-// borrow reports whether there was a pipe left.
-func (f *lane) borrow(from *pipes) (ok bool) {
-	f.pipe, ok = from.borrow()
-	f.bulk = ok
-	return ok
-}
-
-// fill moves what src has into the empty pipe.
-func (f *lane) fill(to *pipes) error {
-	n, err := splice(f.src, f.pipe.w, pipeSize)
-	switch {
-	case err == unix.EAGAIN || err == unix.EINVAL || err == unix.ENOSYS:
-		// Nothing, or a kernel that cannot: a read tells.
-		f.bulk = false
-		f.giveBack(to)
-		return nil
-	case err != nil:
-		return err
-	case n == 0:
-		f.atEnd = true
-		f.giveBack(to)
-	}
-	f.piped = n
-	return nil
-}
-
-// drain moves what is in the pipe to dst.
-func (f *lane) drain() (given int64, err error) {
-	n, err := splice(f.pipe.r, f.dst, int(f.piped))
-	switch {
-	case err == unix.EAGAIN:
-		f.blocked = true
-		return 0, nil
-	case err == nil && n == 0:
-		return 0, unix.EIO // not known to happen
-	case err != nil:
-		return 0, err
-	}
-	f.piped -= n
-	return n, nil
-}
-
-// giveBack gives an empty pipe back.
-func (f *lane) giveBack(to *pipes) {
-	if f.pipe != nil {
-		to.giveBack(f.pipe)
-		f.pipe = nil
-	}
-}
-
-// free gives back what the lane has borrowed.
-func (f *lane) free(to *pipes) {
-	f.chunk.free()
-	if f.piped > 0 {
-		to.discard(f.pipe)
-		f.pipe = nil
-	}
-	f.giveBack(to)
 }

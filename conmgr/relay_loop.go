@@ -24,7 +24,6 @@ import (
 // A pair is closed by anybody, under its lock; the loop then finds it closed.
 type relayLoop struct {
 	epoll, wake int
-	pipes       *pipes
 	total       [2]*atomic.Int64 // bytes passed, by [towards]
 
 	buf   [bufferSize]byte // of the loop's goroutine, between a read and its write
@@ -45,8 +44,8 @@ func RelayLoops() int { return halfOfProcessors() }
 
 var halfOfProcessors = sync.OnceValue(func() int { return max(1, runtime.GOMAXPROCS(0)/2) })
 
-func newRelayLoop(p *pipes, total [2]*atomic.Int64) (l *relayLoop, err error) {
-	l = &relayLoop{epoll: -1, wake: -1, pipes: p, total: total}
+func newRelayLoop(total [2]*atomic.Int64) (l *relayLoop, err error) {
+	l = &relayLoop{epoll: -1, wake: -1, total: total}
 	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err == nil {
 		l.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	}
@@ -194,7 +193,7 @@ func (l *relayLoop) remove(p *pair) {
 func (s *Server) makeLoops() error {
 	total := [2]*atomic.Int64{towardsInstance: &s.stats.bytesToInstances, towardsClient: &s.stats.bytesToClients}
 	for range RelayLoops() {
-		l, err := newRelayLoop(&s.pipes, total)
+		l, err := newRelayLoop(total)
 		if err != nil {
 			s.endLoops()
 			return err

@@ -19,7 +19,6 @@ import (
 // loopRig is a loop, whose end the test waits for.
 type loopRig struct {
 	*relayLoop
-	pipes pipes
 	bytes [2]atomic.Int64
 }
 
@@ -27,7 +26,7 @@ func mustLoop(t testing.TB) *loopRig {
 	t.Helper()
 	r := new(loopRig)
 	var err error
-	r.relayLoop, err = newRelayLoop(&r.pipes, [2]*atomic.Int64{&r.bytes[0], &r.bytes[1]})
+	r.relayLoop, err = newRelayLoop([2]*atomic.Int64{&r.bytes[0], &r.bytes[1]})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +35,6 @@ func mustLoop(t testing.TB) *loopRig {
 	t.Cleanup(func() {
 		r.end()
 		running.Wait()
-		r.pipes.close()
 	})
 	return r
 }
@@ -139,7 +137,6 @@ func TestLoopTakesTurns(t *testing.T) {
 // a greeting, too, which may be longer than what was read.
 func TestLaneHolds(t *testing.T) {
 	r := mustLoop(t)
-	r.pipes.closed = true
 	data := make([]byte, 24<<20)
 	_, _ = rand.Read(data)
 	key := []byte("K\x00\x00\x00\x0c\x00\x00\x00\x01abcd")
@@ -165,7 +162,7 @@ func TestLaneHolds(t *testing.T) {
 }
 
 // However a pair is ended, by several at once and while bytes move, it ends once: no
-// slot and no pipe stays, and no socket of another is touched.
+// slot stays, and no socket of another is touched.
 func TestPairEndsOnce(t *testing.T) {
 	r := mustLoop(t)
 	for round := range 60 {
@@ -182,9 +179,6 @@ func TestPairEndsOnce(t *testing.T) {
 		<-x.done
 	}
 	eventually(t, "all have ended", func() bool { return r.used() == 0 })
-	if r.pipes.lent != 0 {
-		t.Errorf("%d pipes are lent", r.pipes.lent)
-	}
 }
 
 // A fault is told with FIN, or with RST where bytes are missing or not taken, and
@@ -235,7 +229,7 @@ func TestPairTells(t *testing.T) {
 
 // A loop that cannot take the sockets leaves them as they are.
 func TestLoopRefuses(t *testing.T) {
-	r, err := newRelayLoop(new(pipes), [2]*atomic.Int64{})
+	r, err := newRelayLoop([2]*atomic.Int64{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -200,7 +200,7 @@ func (p *pair) close() {
 	p.closed = true
 	p.loop.remove(p)
 	for i := range p.lanes {
-		p.lanes[i].free(p.loop.pipes)
+		p.lanes[i].chunk.free()
 	}
 	p.closeSockets()
 	close(p.done)

@@ -16,40 +16,14 @@ import (
 	"github.com/pgconmgr/pgconmgr/agent/mono/clock"
 )
 
-// lentPipes is how many pipes are lent and free.
-func (f *fixture) lentPipes() (lent, free int) {
-	f.pipes.mu.Lock()
-	defer f.pipes.mu.Unlock()
-	return f.pipes.lent, len(f.pipes.free)
-}
-
-// madePipes is how many pipes there are.
-func (f *fixture) madePipes() int {
-	lent, free := f.lentPipes()
-	return lent + free
-}
-
-// borrowAll leaves none.
-func (f *fixture) borrowAll() (all []*pipe) {
-	for {
-		p, ok := f.pipes.borrow()
-		if !ok {
-			return all
-		}
-		all = append(all, p)
-	}
-}
-
-// Bulk data passes through pipes, more of it at once than there are, whole and in
-// order, mixed with small pieces; then all pipes are back, and none of them has
-// anything in it.
-func TestSplice(t *testing.T) {
+// Bulk data passes whole and in order, both ways at once, mixed with small pieces.
+func TestBulk(t *testing.T) {
 	b := mustBackend(t)
 	f := mustPassthrough(t, nil, b.at())
 	data := make([]byte, 1<<20)
 	_, _ = rand.Read(data)
 	var all sync.WaitGroup
-	for range mostPipes + 2 {
+	for range 10 {
 		client := mustDial(t, "tcp", f.proxy(0)).(*net.TCPConn)
 		server := b.mustTake(t)
 		for _, way := range [][2]*net.TCPConn{{client, server}, {server, client}} {
@@ -70,24 +44,14 @@ func TestSplice(t *testing.T) {
 	}
 	all.Wait()
 	eventually(t, "all have gone", func() bool { return f.Apps().Count() == 0 })
-	lent, free := f.lentPipes()
-	if lent != 0 || free == 0 || free > mostPipes {
-		t.Errorf("%d pipes lent, %d free, want none and some", lent, free)
-	}
-	for _, p := range f.pipes.free {
-		if n, err := syscall.Read(p.r, make([]byte, 1)); err != syscall.EAGAIN {
-			t.Errorf("a free pipe has %d bytes, %v", n, err)
-		}
-	}
 }
 
-// Clients that do not read hold pipes, and nobody else waits for that. At a fault
-// they get a reset, and pipes with bytes in them are not used again.
-func TestSpliceBlocked(t *testing.T) {
+// Clients that do not read keep nobody else waiting. At a fault they get a reset.
+func TestBulkBlocked(t *testing.T) {
 	b := mustBackend(t)
 	f := mustPassthrough(t, nil, b.at())
 	var full []net.Conn
-	for range mostPipes + 2 {
+	for range 10 {
 		client := mustDial(t, "tcp", f.proxy(0))
 		server := b.mustTake(t)
 		go func() { _, _ = io.Copy(server, endless{}) }()
@@ -98,11 +62,6 @@ func TestSpliceBlocked(t *testing.T) {
 		<-time.After(20 * time.Millisecond)
 		return before > 0 && f.stats.bytesToClients.Load() == before
 	})
-	lent, _ := f.lentPipes()
-	if lent == 0 {
-		t.Error("no pipe is lent")
-	}
-	mine := f.borrowAll() // which of the others have one is a matter of luck
 	free := mustDial(t, "tcp", f.proxy(0)).(*net.TCPConn)
 	server := b.mustTake(t)
 	go func() { mustWriteAll(server, 1<<20) }()
@@ -110,9 +69,6 @@ func TestSpliceBlocked(t *testing.T) {
 		t.Errorf("the one that reads got %d bytes, %v", n, err)
 	}
 	_ = free.Close()
-	for _, p := range mine {
-		f.pipes.giveBack(p)
-	}
 	f.Apps().Fault(Fault{Index: 0, Reason: "timeout", At: clock.Now()})
 	for _, client := range full {
 		if _, err := io.Copy(io.Discard, client); !errors.Is(err, syscall.ECONNRESET) {
@@ -120,9 +76,6 @@ func TestSpliceBlocked(t *testing.T) {
 		}
 	}
 	eventually(t, "all have gone", func() bool { return f.Apps().Count() == 0 })
-	if now, free := f.lentPipes(); now != 0 || free > mostPipes-lent {
-		t.Errorf("%d pipes lent, %d free, want none, and only those that were empty", now, free)
-	}
 }
 
 // endless is a source of zeros.
@@ -136,23 +89,18 @@ func mustWriteAll(conn *net.TCPConn, n int) {
 	_ = conn.Close()
 }
 
-// BenchmarkBulk shows what pipes are worth.
+// BenchmarkBulk is a stream to one client.
 func BenchmarkBulk(b *testing.B) {
-	for name, copied := range map[string]bool{"copied": true, "spliced": false} {
-		b.Run(name, func(b *testing.B) {
-			back := mustBackend(b)
-			f := mustPassthrough(b, nil, back.at())
-			f.pipes.closed = copied
-			const size = 64 << 20
-			b.SetBytes(size)
-			for b.Loop() {
-				client := mustDial(b, "tcp", f.proxy(0))
-				go mustWriteAll(back.mustTake(b), size)
-				if n, err := io.CopyBuffer(io.Discard, struct{ io.Reader }{client}, make([]byte, 64<<10)); n != size || err != nil {
-					b.Fatalf("read %d bytes, %v", n, err)
-				}
-				_ = client.Close()
-			}
-		})
+	back := mustBackend(b)
+	f := mustPassthrough(b, nil, back.at())
+	const size = 64 << 20
+	b.SetBytes(size)
+	for b.Loop() {
+		client := mustDial(b, "tcp", f.proxy(0))
+		go mustWriteAll(back.mustTake(b), size)
+		if n, err := io.CopyBuffer(io.Discard, struct{ io.Reader }{client}, make([]byte, 64<<10)); n != size || err != nil {
+			b.Fatalf("read %d bytes, %v", n, err)
+		}
+		_ = client.Close()
 	}
 }
