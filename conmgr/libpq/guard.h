@@ -56,6 +56,7 @@ struct guard {
 	struct own notice;          /* PQcmSocket: shut down at a fault */
 	bool notice_used;           /* shut down, or a parent's: not for a new session */
 	int64_t until;              /* AWAITING: when conmgr must be back; mark_clock() */
+	int64_t retry;              /* AWAITING: not asked again before */
 };
 
 /* Every guard; guarded by the lock. */

@@ -88,6 +88,7 @@ static void await_locked(struct guard *g)
 	guard_drop_session_locked(g);
 	g->state = GUARD_AWAITING;
 	g->until = mark_clock() + WATCH_RETURN;
+	g->retry = 0;
 }
 
 /* The session has ended, or conmgr does not serve it any more. */
@@ -168,7 +169,10 @@ static int retry_locked(void)
 			continue;
 		}
 		wait = RETRY_MS;
-		if (g->session_socket.fd < 0 && g->at->port != away && !ask_again_locked(g))
+		if (g->session_socket.fd >= 0 || g->at->port == away || now < g->retry)
+			continue;
+		g->retry = now + RETRY_MS; /* one that is there and not ready answers at once */
+		if (!ask_again_locked(g))
 			away = g->at->port;
 	}
 	return wait;

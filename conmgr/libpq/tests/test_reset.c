@@ -103,6 +103,8 @@ static PGconn *open_first(void)
 static void check_restart(void)
 {
 	PGconn *conn = open_first();
+	int asked = cm_asked(rig.cm);
+	int64_t start = now_ms();
 
 	cm_restart(rig.cm);
 	ok(!readable(PQsocket(conn), 500) && !readable(PQcmSocket(conn), 0), "untouched while conmgr is away");
@@ -110,6 +112,8 @@ static void check_restart(void)
 	cm_offer(rig.cm, 0, false); /* not heard of yet */
 	cm_back(rig.cm);
 	ok(!readable(PQsocket(conn), 200), "untouched while conmgr knows nothing");
+	asked = cm_asked(rig.cm) - asked;
+	ok(asked > 0 && asked <= (now_ms() - start) / 20 + 1, "asked now and then: %d times", asked);
 	cm_offer(rig.cm, 0, true);
 	ok(EVENTUALLY(cm_bound(rig.cm, 0) == 1), "conmgr knows of it again");
 	select_ok(conn);
