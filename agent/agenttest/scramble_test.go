@@ -20,6 +20,16 @@ func (w *wire) number(t *testing.T, n int) {
 	}
 }
 
+// meet returns when the ends know each other as neighbours: what waits for that is
+// delayed, and dropped where it is much.
+func (w *wire) meet(t *testing.T) {
+	t.Helper()
+	Eventually(t, 20*time.Second, "a first datagram arrives", func() bool {
+		w.number(t, 1)
+		return len(w.numbers(t, 50*time.Millisecond)) > 0
+	})
+}
+
 // numbers returns what arrives until nothing comes for a moment.
 func (w *wire) numbers(t *testing.T, moment time.Duration) (got []int) {
 	t.Helper()
@@ -46,6 +56,7 @@ func scrambleReordersAndRepeats(t *testing.T, l *Lab) {
 	a, b := l.Host("a"), l.Host("b")
 	for _, addr := range []netip.Addr{b.Addr4, b.Addr6} {
 		w := mustWire(t, a, b, addr)
+		w.meet(t)
 		port := netip.MustParseAddrPort(w.dest.String()).Port()
 		s, err := a.Scramble(t.Context(), Scramble{Port: port, Late: 30, Twice: 30, Hold: 50 * time.Millisecond})
 		if err != nil {
