@@ -12,7 +12,7 @@ import (
 const (
 	descriptorsBase     = 9  // the seed's constant: standard streams, epoll, listeners, files
 	descriptorsInstance = 2  // heartbeat and second opinion
-	descriptorsReserve  = 64 // consoles on conmgr.sock, name resolution, relay loops, room to close politely
+	descriptorsReserve  = 64 // consoles on conmgr.sock, name resolution, relay loops (two each), room to close politely
 )
 
 // descriptorsFixed is the need without any application.

@@ -38,9 +38,12 @@ type relayLoop struct {
 // wakeSlot stands for the descriptor that wakes the loop.
 const wakeSlot = -1
 
+// maxLoops bounds the loops, whose descriptors are of the reserve: two each.
+const maxLoops = 8
+
 // RelayLoops returns how many loops a server has, each with a thread of its own: half
-// of the processors that this process may use when it is called first.
-func RelayLoops() int { return halfOfProcessors() }
+// of the processors that this process may use when it is called first, at most 8.
+func RelayLoops() int { return min(halfOfProcessors(), maxLoops) }
 
 var halfOfProcessors = sync.OnceValue(func() int { return max(1, runtime.GOMAXPROCS(0)/2) })
 
@@ -61,9 +64,9 @@ func newRelayLoop(total [2]*atomic.Int64) (l *relayLoop, err error) {
 
 // end lets run return. All pairs must have ended.
 func (l *relayLoop) end() {
-	l.mu.Lock()
+	l.mu.Lock() // run closes wake when it has seen ended: not before it is written to
+	defer l.mu.Unlock()
 	l.ended = true
-	l.mu.Unlock()
 	_, _ = unix.Write(l.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 }
 
@@ -75,8 +78,8 @@ func (l *relayLoop) close() {
 	}
 }
 
-// turn is what happened to one side of a pair.
-type turn struct {
+// sideEvent is what happened to one side of a pair.
+type sideEvent struct {
 	pair   *pair
 	side   towards // of the socket
 	events uint32
@@ -88,7 +91,7 @@ func (l *relayLoop) run() {
 	runtime.LockOSThread() // its thread ends with it
 	ordinarySlice()
 	var events [256]unix.EpollEvent
-	var turns [len(events)]turn
+	var found [len(events)]sideEvent
 	for {
 		wait := -1
 		if len(l.again) > 0 {
@@ -98,15 +101,15 @@ func (l *relayLoop) run() {
 		if err != nil {
 			n = 0 // EINTR: nothing else is possible
 		}
-		happened, ended := l.translate(events[:n], turns[:0])
+		happened, ended := l.translate(events[:n], found[:0])
 		if ended {
 			return
 		}
 		again := l.again
 		l.again = nil
-		live := len(happened) == 0
-		for _, t := range happened {
-			live = t.pair.take(l, t.side, t.events) || live
+		live := len(happened) == 0 || len(again) > 0
+		for _, e := range happened {
+			live = e.pair.take(l, e.side, e.events) || live
 		}
 		for _, p := range again {
 			p.goOn(l)
@@ -117,8 +120,9 @@ func (l *relayLoop) run() {
 	}
 }
 
-// standBack lets events gather. At a fault each socket of ours that is told changes
-// its state twice, which wakes who sleeps in epoll_wait, for nothing.
+// standBack lets events gather that only those have caused who were told of a fault:
+// each of these sockets changes its state twice, which wakes who sleeps in epoll_wait,
+// for nothing. Until they are released, messages of others wait so long at most.
 func standBack() {
 	ts := unix.NsecToTimespec(int64(2 * time.Millisecond))
 	_ = unix.Nanosleep(&ts, nil) // a signal that cuts it short does no harm
@@ -136,7 +140,7 @@ func ordinarySlice() {
 }
 
 // translate finds the pairs of events.
-func (l *relayLoop) translate(events []unix.EpollEvent, turns []turn) (happened []turn, ended bool) {
+func (l *relayLoop) translate(events []unix.EpollEvent, found []sideEvent) (happened []sideEvent, ended bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, e := range events {
@@ -144,10 +148,10 @@ func (l *relayLoop) translate(events []unix.EpollEvent, turns []turn) (happened 
 			continue
 		}
 		if p := l.pairs[e.Fd]; p != nil {
-			turns = append(turns, turn{p, towards(e.Pad), e.Events})
+			found = append(found, sideEvent{p, towards(e.Pad), e.Events})
 		}
 	}
-	return turns, l.ended
+	return found, l.ended
 }
 
 // add takes over two sockets that do not block; an error leaves them to the caller.

@@ -96,8 +96,14 @@ func TestZoneComesAndGoes(t *testing.T) {
 	n.watch(t, Config{})
 	peer := n.mustWatch(t, "fe80::5%t0")[0]
 	n.mustPath(t, peer, Off)
-	p := n.mustTap(t, "t0")
-	n.ip(t, "link set t0 up")
+	n.comeAndGo(t, n.mustTap(t, "t0"), peer)
+}
+
+// comeAndGo sets a device up, takes its carrier and then the device away; the way to
+// the peer leads over it.
+func (n *node) comeAndGo(t *testing.T, p *tap, peer netip.Addr) {
+	t.Helper()
+	n.ip(t, "link set "+p.name+" up")
 	n.mustPath(t, peer, Good)
 	p.carrier(t, false)
 	n.mustPath(t, peer, Lost)
@@ -111,13 +117,7 @@ func TestFiguresCountEvents(t *testing.T) {
 	p := n.mustTap(t, "t0")
 	n.ip(t, "address add 10.1.0.1/24 dev t0")
 	t.Cleanup(n.startWith(t, Config{}, openBPF))
-	peer := n.mustWatch(t, "10.1.0.5")[0]
-	n.ip(t, "link set t0 up")
-	n.mustPath(t, peer, Good)
-	p.carrier(t, false)
-	n.mustPath(t, peer, Lost)
-	p.remove()
-	n.mustPath(t, peer, Off)
+	n.comeAndGo(t, p, n.mustWatch(t, "10.1.0.5")[0])
 	f := n.w.Figures()
 	kinds := map[Kind]uint64{}
 	for _, bySource := range f.Events {

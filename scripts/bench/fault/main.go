@@ -5,9 +5,9 @@
 // the console, a pass-through port and proxy mode, and others to another instance,
 // who must notice nothing.
 //
-// The instance's host vanishes (all packets dropped, its agent stopped). Time runs from the verdict
-// that is due, the last heartbeat frame as the kernel received it plus
-// heartbeat_timeout, to the end of the read that brought an application its error.
+// The instance's host vanishes (all packets dropped, its agent stopped). Time runs
+// from the verdict that is due, the last heartbeat frame as the kernel received it
+// plus heartbeat_timeout, to the end of the read that brought an application its error.
 // Applications live in processes of their own that look with epoll every
 // millisecond and have no priority over conmgr: what they take of the processors,
 // and up to that millisecond, is in the figures.

@@ -124,13 +124,21 @@ func (b *bench) round(ctx context.Context, w *world, i int) error {
 			continue
 		}
 		for _, name := range order(ways, i) {
-			value, micros, err := w.cost(name, b.seconds, func() (float64, error) { return w.measure(ctx, part, name, b.seconds) })
+			before, err := w.spent(name)
+			if err != nil {
+				return err
+			}
+			value, err := w.measure(ctx, part, name, b.seconds)
 			if err != nil {
 				return fmt.Errorf("%s, %s: %w", part, name, err)
 			}
 			b.report.add(part, name, value)
-			if part == "select" && micros > 0 {
-				b.report.add(selectCost, name, micros)
+			after, err := w.spent(name)
+			if err != nil {
+				return err
+			}
+			if spent := after - before; part == "select" && spent > 0 && value > 0 {
+				b.report.add(selectCost, name, float64(spent.Microseconds())/value/b.seconds.Seconds())
 			}
 		}
 	}

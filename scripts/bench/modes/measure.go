@@ -92,23 +92,14 @@ func (w *world) measure(ctx context.Context, part, way string, length time.Durat
 	return w.copyOut(ctx, way)
 }
 
-// cost adds the processor time of what stands between the client and the instance,
-// in microseconds for each thing that was counted; 0 for nobody.
-func (w *world) cost(way string, length time.Duration, measure func() (perSecond float64, err error)) (perSecond, micros float64, err error) {
+// spent is the processor time so far of what stands between the client and the
+// instance; 0 for nobody.
+func (w *world) spent(way string) (time.Duration, error) {
 	p := w.between[way]
 	if p == nil {
-		perSecond, err = measure()
-		return perSecond, 0, err
+		return 0, nil
 	}
-	before, err := machine.CPUTime(p.Pid())
-	if err != nil {
-		return 0, 0, err
-	}
-	if perSecond, err = measure(); err != nil {
-		return 0, 0, err
-	}
-	after, err := machine.CPUTime(p.Pid())
-	return perSecond, float64((after - before).Microseconds()) / perSecond / length.Seconds(), err
+	return machine.CPUTime(p.Pid())
 }
 
 // Figures of pgbench: transactions per second, and milliseconds for one with its
