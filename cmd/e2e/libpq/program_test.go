@@ -193,6 +193,15 @@ func (r *running) wrote() string {
 // noticesItself reports whether it needs no use of its connection to notice.
 func (r *running) noticesItself() bool { return r.use[r.mode] == "" }
 
+// shownAs is how the primary shows a session in its mode. Those of pgbench go through
+// all states; it begins to use them when all are connected.
+func (r *running) shownAs() string {
+	if r.name == "pgbench" {
+		return "used"
+	}
+	return states[r.mode]
+}
+
 // awaitInMode waits until the primary shows every session of the programs in its
 // mode.
 func (w *world) awaitInMode(list []*running) {
@@ -200,8 +209,9 @@ func (w *world) awaitInMode(list []*running) {
 	missing := ""
 	ready := func() bool {
 		count := map[string]int{}
-		for _, row := range agenttest.MustQuery(w, w.primary, `SELECT application_name || '/' || state FROM pg_stat_activity
-			WHERE backend_type = 'client backend'`) {
+		for _, row := range agenttest.MustQuery(w, w.primary, `SELECT application_name || '/' || what
+			FROM pg_stat_activity, unnest(ARRAY[state, CASE WHEN query <> '' THEN 'used' END]) what
+			WHERE backend_type = 'client backend' AND what IS NOT NULL`) {
 			count[row]++
 		}
 		missing = ""
@@ -211,7 +221,7 @@ func (w *world) awaitInMode(list []*running) {
 				w.Fatalf("%s has ended:\n%s", r.id(), r.wrote())
 			default:
 			}
-			if count[r.id()+"/"+states[r.mode]] < r.sessions && r.name != "pgbench" {
+			if count[r.id()+"/"+r.shownAs()] < r.sessions {
 				missing += " " + r.id()
 			}
 		}
