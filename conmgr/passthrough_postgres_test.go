@@ -4,7 +4,6 @@ package conmgr
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -53,7 +52,7 @@ func mustCluster(t *testing.T) *cluster {
 			t.Fatal(err)
 		}
 	}
-	port := freePort(t)
+	port := agenttest.FreePort(t)
 	c.at = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port)
 	c.mustCertify(t)
 	data := filepath.Join(dir, "data")
@@ -107,16 +106,6 @@ func (c *cluster) mustCertify(t *testing.T) {
 			}
 		}
 	}
-}
-
-func freePort(t *testing.T) uint16 {
-	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).AddrPort().Port()
 }
 
 // mustRun runs a program of PostgreSQL and returns its output.

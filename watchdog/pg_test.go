@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -70,7 +69,7 @@ func newCluster(t *testing.T) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &cluster{t: t, bin: bin, cred: cred, root: root, data: filepath.Join(root, "data"), port: freePort(t)}
+	c := &cluster{t: t, bin: bin, cred: cred, root: root, data: filepath.Join(root, "data"), port: agenttest.FreePort(t)}
 	if err := os.Chown(root, int(cred.Uid), int(cred.Gid)); err != nil {
 		t.Fatal(err)
 	}
@@ -191,16 +190,6 @@ func (c *cluster) sql(statements ...string) {
 			c.t.Fatalf("%s: %v", s, err)
 		}
 	}
-}
-
-func freePort(t *testing.T) uint16 {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return uint16(l.Addr().(*net.TCPAddr).Port)
 }
 
 // eventually polls for a fact and returns how long it took.

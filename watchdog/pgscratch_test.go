@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/pgconmgr/pgconmgr/agent/agenttest"
 )
 
@@ -75,7 +76,7 @@ func scratchStartIn(t *testing.T, bin string, settings ...string) *scratchCluste
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	c := &scratchCluster{t: t, dir: dir, bin: bin, user: scratchUser(t), port: scratchPort(t)}
+	c := &scratchCluster{t: t, dir: dir, bin: bin, user: scratchUser(t), port: int(agenttest.FreePort(t))}
 	if c.user != nil {
 		if err := os.Chown(dir, int(c.user.Uid), int(c.user.Gid)); err != nil {
 			t.Fatal(err)
@@ -97,15 +98,6 @@ func scratchStartIn(t *testing.T, bin string, settings ...string) *scratchCluste
 	c.run("pg_ctl", "-D", data, "-w", "-l", filepath.Join(dir, "log"), "start")
 	t.Cleanup(func() { c.run("pg_ctl", "-D", data, "-w", "-m", "immediate", "stop") })
 	return c
-}
-
-func scratchPort(t *testing.T) int {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 func scratchAppend(t *testing.T, path, text string) {

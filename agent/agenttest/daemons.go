@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -19,12 +20,29 @@ import (
 const BinEnv = "CM_TEST_BIN"
 
 // Build compiles the module's programs (static) into its bin directory and
-// returns that. The caller's working directory must be inside the module.
+// returns that. The caller's working directory must be inside the module. A process
+// compiles once: what go build takes to find nothing to do is a third of what a lab
+// takes.
 func Build(ctx context.Context) (dir string, err error) {
 	if dir := os.Getenv(BinEnv); dir != "" {
 		return dir, nil
 	}
-	root, err := ModuleRoot(ctx)
+	built.Lock()
+	defer built.Unlock()
+	if built.dir == "" {
+		built.dir, err = build(ctx)
+	}
+	return built.dir, err
+}
+
+// built is the directory that Build has filled, empty before.
+var built struct {
+	sync.Mutex // guards the following
+	dir        string
+}
+
+func build(ctx context.Context) (dir string, err error) {
+	root, err := ModuleRoot()
 	if err != nil {
 		return "", err
 	}
@@ -37,20 +55,26 @@ func Build(ctx context.Context) (dir string, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
-	_, err = runTool(ctx, "", "env", "CGO_ENABLED=0", "go", "-C", root, "build", "-o", dir+"/", "./cmd/...")
-	return dir, err
+	if _, err := runTool(ctx, "", "env", "CGO_ENABLED=0", "go", "-C", root, "build", "-o", dir+"/", "./cmd/..."); err != nil {
+		return "", err
+	}
+	return dir, nil
 }
 
 // ModuleRoot is the directory of the go.mod above the working directory.
-func ModuleRoot(ctx context.Context) (string, error) {
-	mod, err := runTool(ctx, "", "go", "env", "GOMOD")
+func ModuleRoot() (string, error) {
+	dir, err := os.Getwd()
 	if err != nil {
 		return "", err
 	}
-	if mod = strings.TrimSpace(mod); mod == "" || mod == os.DevNull {
-		return "", errors.New("the working directory is in no Go module")
+	for ; ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir, nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", errors.New("the working directory is in no Go module")
+		}
 	}
-	return filepath.Dir(mod), nil
 }
 
 // Binary puts a copy of one of the module's programs into the lab, where every

@@ -96,7 +96,7 @@ func MustExtension(t testing.TB, runDir string) (bin string) {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	bin, extensions, err := PostgresTree(t.Context(), dir)
-	root, rootErr := ModuleRoot(t.Context())
+	root, rootErr := ModuleRoot()
 	if err := errors.Join(err, rootErr, os.Chmod(dir, 0o755)); err != nil {
 		t.Fatal(err)
 	}

@@ -41,7 +41,7 @@ func needMachine(t testing.TB) {
 
 func needKernel(t testing.TB, r vm.Release) *vm.Kernel {
 	t.Helper()
-	root, err := ModuleRoot(t.Context())
+	root, err := ModuleRoot()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pgconmgr/pgconmgr/agent/agenttest"
 	"github.com/pgconmgr/pgconmgr/agent/key"
 	"github.com/pgconmgr/pgconmgr/agent/wire"
 )
@@ -65,12 +66,7 @@ func serveKept(t *testing.T, l *Loop, r *recorder, kept store, ring *key.Ring, a
 // freePort returns a port of loopback that nobody has.
 func freePort(t *testing.T) netip.AddrPort {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return netip.MustParseAddrPort(ln.Addr().String())
+	return netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), agenttest.FreePort(t))
 }
 
 // Nobody is refused while the process is away: what comes meanwhile waits for the

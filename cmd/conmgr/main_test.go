@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgconmgr/pgconmgr/agent/agenttest"
 	"github.com/pgconmgr/pgconmgr/cmd/internal/cli"
 )
 
@@ -89,16 +90,6 @@ func TestHelpAndVersion(t *testing.T) {
 	}
 }
 
-func mustFreePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
 type process struct {
 	*exec.Cmd
 	lines *bufio.Scanner
@@ -147,7 +138,7 @@ func TestLife(t *testing.T) {
 		t.Run(tt.signal.String(), func(t *testing.T) {
 			t.Parallel()
 			dir := mustDirectory(t, fmt.Sprintf("backend_hostaddr0 = 127.0.0.1\nwatchdog_port0 = 1\n"+
-				"port = %d\nheartbeat_timeout = 1\n", mustFreePort(t)))
+				"port = %d\nheartbeat_timeout = 1\n", agenttest.FreePort(t)))
 			p := mustStart(t, dir)
 			p.mustRead(t, "WARNING:  "+filepath.Join(dir, "conmgr.conf")+":4: heartbeat_timeout: ")
 			p.mustRead(t, "LOG:  starting conmgr")
@@ -174,7 +165,7 @@ func TestLife(t *testing.T) {
 
 func TestServiceManagerIsTold(t *testing.T) {
 	t.Parallel()
-	port := mustFreePort(t)
+	port := agenttest.FreePort(t)
 	dir := mustDirectory(t, fmt.Sprintf("backend_hostaddr0 = 127.0.0.1\nwatchdog_port0 = 1\nport = %d\n", port))
 	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "notify"), Net: "unixgram"})
 	if err != nil {

@@ -31,7 +31,7 @@ func TestLeak(t *testing.T) {
 	}
 	p := mustPostgres(t, nil)
 	refused := instanceOf(1, p)
-	refused.Port = deadPort(t)
+	refused.Port = agenttest.FreePort(t)
 	f := mustFleet(t, instanceOf(0, p))
 	locked := mustPostgres(t, func(p *postgres) { p.password = "x" })
 	secret := mustFleet(t, instanceOf(0, locked))

@@ -17,23 +17,12 @@ import (
 	"github.com/pgconmgr/pgconmgr/agent/agenttest"
 )
 
-// deadPort returns a port of loopback that refuses.
-func deadPort(t testing.TB) uint16 {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return uint16(l.Addr().(*net.TCPAddr).Port)
-}
-
 // Conmgrs and postmasters in any order are tried in this order.
 func TestLists(t *testing.T) {
 	ours, theirs := mustPostgres(t, nil), mustPostgres(t, nil)
 	slave := mustPostgres(t, func(p *postgres) { p.standby = true })
 	gone := instanceOf(0, ours)
-	gone.Port = deadPort(t)
+	gone.Port = agenttest.FreePort(t)
 	ports := map[string]uint16{
 		"knows-primary": mustFleet(t, instanceOf(1, ours)).port,
 		"knows-standby": mustFleet(t, instanceOf(2, slave)).port,
@@ -41,7 +30,7 @@ func TestLists(t *testing.T) {
 		"first-dead":    mustFleet(t, gone, instanceOf(3, ours)).port,
 		"primary":       theirs.port(),
 		"standby":       slave.port(),
-		"dead":          deadPort(t),
+		"dead":          agenttest.FreePort(t),
 	}
 	for _, tt := range []struct {
 		list, target string
@@ -96,7 +85,7 @@ func TestLists(t *testing.T) {
 func TestSecondInstance(t *testing.T) {
 	p := mustPostgres(t, nil)
 	gone := instanceOf(0, p)
-	gone.Port = deadPort(t)
+	gone.Port = agenttest.FreePort(t)
 	f := mustFleet(t, gone, instanceOf(1, p))
 	conn := mustConnect(t, &std, f.dsn())
 	agenttest.Eventually(t, patience, "bound to the second", func() bool {
@@ -183,7 +172,7 @@ func TestTimeouts(t *testing.T) {
 // context ends it too.
 func TestHungConmgr(t *testing.T) {
 	t.Parallel()
-	port, next := deadPort(t), mustPostgres(t, nil)
+	port, next := agenttest.FreePort(t), mustPostgres(t, nil)
 	mustMark(t, port)
 	start := time.Now()
 	conn, err := Connect(t.Context(), fmt.Sprintf("host=localhost,127.0.0.1 port=%d,%d connect_timeout=2 %s", port, next.port(), plain))
@@ -242,7 +231,7 @@ func TestLostWhileStarting(t *testing.T) {
 func TestConfigAgain(t *testing.T) {
 	second, ca := mustSecured(t, "db1")
 	gone := instanceOf(0, second)
-	gone.Port = deadPort(t)
+	gone.Port = agenttest.FreePort(t)
 	f := mustFleet(t, gone, instanceOf(1, second))
 	conn := mustConnect(t, &std, f.dsn("sslmode=verify-full connect_timeout=3 sslrootcert="+ca))
 	cfg := conn.Config()

@@ -22,7 +22,7 @@ var params = map[string]string{
 // StartDaemons starts pgwatchdog beside each instance and conmgr on each host
 // that has none. What runs already is left alone.
 func (k *keeper) StartDaemons(ctx context.Context) error {
-	root, err := agenttest.ModuleRoot(ctx)
+	root, err := agenttest.ModuleRoot()
 	if err != nil {
 		return err
 	}

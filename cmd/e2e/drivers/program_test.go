@@ -96,7 +96,7 @@ func mustJava(t *testing.T) program {
 func mustNode(t *testing.T) program {
 	t.Helper()
 	agenttest.NeedTool(t, "node")
-	root, err := agenttest.ModuleRoot(t.Context())
+	root, err := agenttest.ModuleRoot()
 	if err != nil {
 		t.Fatal(err)
 	}

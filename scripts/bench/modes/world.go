@@ -111,7 +111,7 @@ func (w *world) fill(ctx context.Context) error {
 
 // installLibrary builds libconmgr and puts it where its user can read it.
 func (w *world) installLibrary(ctx context.Context) error {
-	root, err := agenttest.ModuleRoot(ctx)
+	root, err := agenttest.ModuleRoot()
 	if err != nil {
 		return err
 	}
