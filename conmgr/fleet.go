@@ -43,6 +43,9 @@ type FleetConfig struct {
 	// DoorTimeout is how long a door may take to answer; the driver gives
 	// Door the same limit. 0 means 2 s, as watchdog.accept_timeout.
 	DoorTimeout time.Duration
+	// Settle is how long after the start nobody is the incumbent yet, unless all
+	// have reported before. 0 means Timeout.
+	Settle time.Duration
 	// Random returns a number in [0,1) for the jitter; nil means none.
 	Random func() float64
 }
@@ -126,7 +129,10 @@ func NewFleet(cfg FleetConfig, learnedSystemID uint64, now mono.Instant) *Fleet 
 	if cfg.DoorTimeout == 0 {
 		cfg.DoorTimeout = 2 * time.Second
 	}
-	f := &Fleet{cfg: cfg, id: cfg.SystemID, settled: now.Add(cfg.Timeout)}
+	if cfg.Settle == 0 {
+		cfg.Settle = cfg.Timeout
+	}
+	f := &Fleet{cfg: cfg, id: cfg.SystemID, settled: now.Add(cfg.Settle)}
 	if f.id == 0 {
 		f.id = learnedSystemID
 	}

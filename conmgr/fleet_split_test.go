@@ -5,6 +5,7 @@ package conmgr
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pgconmgr/pgconmgr/agent/wire"
 )
@@ -122,6 +123,15 @@ func TestFleetSplitEqualTimelines(t *testing.T) {
 		r.session(1200, 1, wire.StateUp, wire.ReasonArmed)
 		r.instance(1301, 1, fleetPrimary(1))
 		r.wantLosers(false, true, false)
+	})
+	t.Run("alone until it is settled is none", func(t *testing.T) {
+		t.Parallel()
+		cfg := fleetConfig(3)
+		cfg.Settle = 2300 * time.Millisecond
+		r := newFleetRig(t, cfg)
+		r.arm(1000, 0, fleetPrimary(1))
+		r.arm(3299, 1, fleetPrimary(1))
+		r.wantLosers(true, true, false)
 	})
 }
 

@@ -117,6 +117,8 @@ func fleetConfigOf(cfg *Config) FleetConfig {
 		Interval: cfg.HeartbeatInterval, Timeout: cfg.HeartbeatTimeout,
 		CloseOnRoleChange: cfg.CloseOnRoleChange, CloseOnStalePrimary: cfg.CloseOnStalePrimary,
 		SystemID: cfg.SystemIdentifier, DoorTimeout: doorTimeout, Random: mathrand.Float64,
+		// An agent that is not there at the first attempt is asked again.
+		Settle: cfg.HeartbeatTimeout + 2*cfg.HeartbeatConnectInterval,
 	}
 	if cfg.AgentSilenceIsFault {
 		fc.AgentSilence = SilenceFault

@@ -87,7 +87,7 @@ func MakeDataDir(ctx context.Context, to string) error {
 func initdb(ctx context.Context, bin, data string) error {
 	_, err := runTool(ctx, "", "setpriv", "--reuid="+postgresUser, "--regid="+postgresUser, "--clear-groups",
 		filepath.Join(bin, "initdb"), "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8",
-		"--locale=C", "--no-sync")
+		"--locale=C", "--no-sync", "--wal-segsize=1")
 	return err
 }
 

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -53,6 +54,7 @@ type Postgres struct {
 
 	bin     string
 	process *Process
+	kept    keptConn
 }
 
 // Postgres makes an instance, starts it and waits until it accepts
@@ -225,6 +227,9 @@ func (p *Postgres) WaitReady(ctx context.Context) error {
 			log, _ := p.process.Log()
 			return false, fmt.Errorf("instance %s on %s ended: %w\n%s", p.Name, p.Host.Name, p.process.err, tail(log, 20))
 		}
+		if !p.saysReady() {
+			return false, nil
+		}
 		last = p.Exec(ctx, "SELECT")
 		return last == nil, nil
 	})
@@ -232,6 +237,14 @@ func (p *Postgres) WaitReady(ctx context.Context) error {
 		return errors.Join(err, last)
 	}
 	return nil
+}
+
+// saysReady reports what the postmaster says in its lock file, lines 1 and 8 (LOCK_FILE_LINE_*
+// in pidfile.h), as pg_ctl does: to be refused while it starts takes a process each time.
+func (p *Postgres) saysReady() bool {
+	text, err := os.ReadFile(filepath.Join(p.DataDir, "postmaster.pid"))
+	lines := strings.Split(string(text), "\n")
+	return err == nil && len(lines) >= 8 && lines[0] == strconv.Itoa(p.process.Pid()) && strings.TrimSpace(lines[7]) == "ready"
 }
 
 // Program is the path of one of PostgreSQL's programs, of the server's version.
@@ -260,6 +273,7 @@ func (p *Postgres) Stop(ctx context.Context, mode StopMode) error {
 	if !ok {
 		return fmt.Errorf("stop mode %q: expected smart, fast or immediate", mode)
 	}
+	p.dropKept(ctx)
 	if err := p.process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
@@ -288,47 +302,6 @@ func (p *Postgres) Addr() netip.AddrPort { return netip.AddrPortFrom(p.Host.Addr
 // namespace, as superuser.
 func (p *Postgres) DSN() string {
 	return fmt.Sprintf("host=%s port=%d user=postgres dbname=postgres", p.SocketDir, p.Port)
-}
-
-// Connect opens a superuser connection by the Unix socket: it works while the
-// host is cut off.
-func (p *Postgres) Connect(ctx context.Context) (*pgx.Conn, error) { return pgx.Connect(ctx, p.DSN()) }
-
-// Exec runs SQL, several statements if there are no arguments, on a connection
-// of its own.
-func (p *Postgres) Exec(ctx context.Context, sql string, args ...any) error {
-	conn, err := p.Connect(ctx)
-	if err != nil {
-		return err
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	_, err = conn.Exec(ctx, sql, args...)
-	return err
-}
-
-// Query runs one statement on a connection of its own and returns its first
-// column's values as text; NULL is the empty string.
-func (p *Postgres) Query(ctx context.Context, sql string, args ...any) ([]string, error) {
-	conn, err := p.Connect(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	args = append([]any{pgx.QueryResultFormats{pgx.TextFormatCode}}, args...)
-	rows, err := conn.Query(ctx, sql, args...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var values []string
-	for rows.Next() {
-		var first string
-		if raw := rows.RawValues(); len(raw) > 0 {
-			first = string(raw[0])
-		}
-		values = append(values, first)
-	}
-	return values, rows.Err()
 }
 
 // CreateRole makes a role that may log in and is a member of others.

@@ -25,7 +25,7 @@ func (w *world) connect(h *agenttest.Host, addr string, port int) (*pgx.Conn, er
 }
 
 func (w *world) connectAs(ctx context.Context, user string, h *agenttest.Host, addr string, port int) (*pgx.Conn, error) {
-	cfg, err := pgx.ParseConfig(fmt.Sprintf("host=%s port=%d user=%s dbname=postgres connect_timeout=5", addr, port, user))
+	cfg, err := pgx.ParseConfig(fmt.Sprintf("host=%s port=%d user=%s dbname=postgres connect_timeout=20", addr, port, user))
 	w.must(err)
 	cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		return h.Dial(ctx, network, addr)
@@ -237,11 +237,14 @@ func (w *world) backends(p *agenttest.Postgres, client *agenttest.Host) int {
 	return n
 }
 
+// oneConnect is how long a connect may take that is tried again when it fails.
+const oneConnect = 5 * time.Second
+
 // landsOn returns the address of the instance that a new connection through
 // conmgr reaches, "" when it reaches none within a moment.
 func (w *world) landsOn(port int) string {
 	w.Helper()
-	ctx, cancel := context.WithTimeout(w.Context(), 500*time.Millisecond)
+	ctx, cancel := context.WithTimeout(w.Context(), oneConnect)
 	defer cancel()
 	conn, err := w.connectAs(ctx, "postgres", w.client, "127.0.0.1", port)
 	if err != nil {

@@ -117,7 +117,7 @@ func (e appEnd) fault(w *world, what, reason string) *client.FaultError {
 
 // landedOn is the host of the instance that a connection of a pool leads to.
 func landedOn(ctx context.Context, pool *pgxpool.Pool) string {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	ctx, cancel := context.WithTimeout(ctx, oneConnect)
 	defer cancel()
 	c, err := pool.Acquire(ctx)
 	if err != nil {

@@ -202,6 +202,9 @@ func TestSplitUndecided(t *testing.T) {
 			w.makeTwin()
 			w.must(w.agent2.Stop(w.Context())) // so that it does not answer first with what it was
 			w.agent2 = w.startAgent(w.standby)
+			for _, agent := range []*agenttest.Process{w.agent1, w.agent2} {
+				w.expect("both agents serve", func() bool { return w.logged(agent, "to=\"up primary\"") })
+			}
 			w.cm = w.startConmgr(w.client, nil)
 			var said *pgconn.PgError
 			names := func() bool {

@@ -27,7 +27,7 @@ const (
 
 // generous is how long an expectation may take on a machine in trouble. Passing
 // rows do not wait for it.
-const generous = 30 * time.Second
+const generous = 2 * time.Minute
 
 // world is a running system: a client host with conmgr, a primary on db1 and its
 // standby on db2, an agent beside each.

@@ -10,10 +10,11 @@
 //	pass-through  a port of proxy_listen
 //	haproxy       HAProxy, mode tcp
 //	pgbouncer     PgBouncer, pool_mode session
+//	again         straight once more, as a measure of all ratios
 //
 // What is measured in a round:
 //
-//   - select: pgbench -S, 8 clients, transactions per second
+//   - select: pgbench -S, 8 clients, transactions per second after the first second
 //
 //   - copy: psql, COPY of a table to stdout, megabytes per second
 //
@@ -128,17 +129,17 @@ func (b *bench) round(ctx context.Context, w *world, i int) error {
 			if err != nil {
 				return err
 			}
-			value, err := w.measure(ctx, part, name, b.seconds)
+			o, err := w.measure(ctx, part, name, b.seconds)
 			if err != nil {
 				return fmt.Errorf("%s, %s: %w", part, name, err)
 			}
-			b.report.add(part, name, value)
+			b.report.add(part, name, o.value)
 			after, err := w.spent(name)
 			if err != nil {
 				return err
 			}
-			if spent := after - before; part == "select" && spent > 0 && value > 0 {
-				b.report.add(selectCost, name, float64(spent.Microseconds())/value/b.seconds.Seconds())
+			if spent := after - before; part == "select" && spent > 0 && o.transactions > 0 {
+				b.report.add(selectCost, name, float64(spent.Microseconds())/o.transactions)
 			}
 		}
 	}
@@ -165,11 +166,11 @@ func (b *bench) deadFirst(ctx context.Context, w *world) error {
 		return err
 	}
 	for _, name := range []string{"direct", "proxy", "pass-through"} {
-		value, err := w.measure(ctx, "connect", name, b.seconds)
+		o, err := w.measure(ctx, "connect", name, b.seconds)
 		if err != nil {
 			return fmt.Errorf("dead first, %s: %w", name, err)
 		}
-		b.report.add("dead", name, value)
+		b.report.add("dead", name, o.value)
 	}
 	value, err := w.hostList(ctx)
 	if err != nil {

@@ -16,8 +16,9 @@ import (
 	"github.com/pgconmgr/pgconmgr/scripts/bench/machine"
 )
 
-// ways are how the instance is reached.
-var ways = []string{"straight", "direct", "proxy", "pass-through", "haproxy", "pgbouncer"}
+// ways are how the instance is reached. "again" is straight once more: what that
+// differs by, nobody causes.
+var ways = []string{"straight", "direct", "proxy", "pass-through", "haproxy", "pgbouncer", "again"}
 
 const (
 	copyRows    = 100_000 // of 1,000 bytes and a line feed
@@ -25,13 +26,14 @@ const (
 	stormFolk   = 4
 	selectFolk  = 8
 	parallelism = 2
+	warming     = time.Second // of select, not counted
 )
 
 // env is the environment that leads a program of libpq a way.
 func (w *world) env(way string) []string {
 	host, port := "127.0.0.1", 0
 	switch way {
-	case "straight":
+	case "straight", "again":
 		host, port = w.db1.Addr4.String(), 5432
 	case "direct", "proxy":
 		port = portConsole
@@ -78,12 +80,19 @@ func (w *world) warm(ctx context.Context) error {
 	return w.primary.Exec(ctx, "SELECT count(*), sum(abalance) FROM pgbench_accounts; SELECT count(*) FROM big")
 }
 
+// outcome is what a measurement yields: its figure, and pgbench's transactions.
+type outcome struct {
+	value        float64
+	transactions float64
+}
+
 // measure goes a way for one part.
-func (w *world) measure(ctx context.Context, part, way string, length time.Duration) (float64, error) {
+func (w *world) measure(ctx context.Context, part, way string, length time.Duration) (outcome, error) {
 	seconds := strconv.Itoa(int(length.Seconds()))
 	switch part {
 	case "select":
-		return w.pgbench(ctx, way, tps, "-S", "-c", strconv.Itoa(selectFolk), "-j", strconv.Itoa(parallelism), "-T", seconds)
+		seconds = strconv.Itoa(int((warming + length).Seconds()))
+		return w.pgbench(ctx, way, steady, "-S", "-c", strconv.Itoa(selectFolk), "-j", strconv.Itoa(parallelism), "-T", seconds, "-P", "1")
 	case "storm":
 		return w.pgbench(ctx, way, tps, "-C", "-c", strconv.Itoa(stormFolk), "-j", strconv.Itoa(parallelism), "-T", seconds, "-f", w.one())
 	case "connect":
@@ -102,24 +111,48 @@ func (w *world) spent(way string) (time.Duration, error) {
 	return machine.CPUTime(p.Pid())
 }
 
-// Figures of pgbench: transactions per second, and milliseconds for one with its
-// connection.
+// Figures of pgbench: transactions per second, the same of each second, milliseconds
+// for a transaction with its connection, and the number of all.
 var (
-	tps     = regexp.MustCompile(`(?m)^tps = ([0-9.]+)`)
-	latency = regexp.MustCompile(`(?m)^latency average = ([0-9.]+) ms`)
+	tps       = regexp.MustCompile(`(?m)^tps = ([0-9.]+)`)
+	steady    = regexp.MustCompile(`(?m)^progress: [0-9.]+ s, ([0-9.]+) tps`)
+	latency   = regexp.MustCompile(`(?m)^latency average = ([0-9.]+) ms`)
+	processed = regexp.MustCompile(`(?m)^number of transactions actually processed: ([0-9]+)`)
 )
 
-func (w *world) pgbench(ctx context.Context, way string, figure *regexp.Regexp, args ...string) (float64, error) {
+func (w *world) pgbench(ctx context.Context, way string, figure *regexp.Regexp, args ...string) (o outcome, err error) {
 	args = append([]string{w.primary.Program("pgbench"), "-n"}, args...)
-	out, err := w.command(ctx, w.env(way), args...).Output()
+	text, err := w.command(ctx, w.env(way), args...).CombinedOutput() // progress is among the errors
 	if err != nil {
-		return 0, err
+		return outcome{}, fmt.Errorf("pgbench: %w: %s", err, text)
 	}
-	found := figure.FindSubmatch(out)
-	if found == nil {
-		return 0, fmt.Errorf("pgbench wrote no %v: %s", figure, out)
+	if o.value, err = mean(string(text), figure); err != nil {
+		return outcome{}, err
 	}
-	return strconv.ParseFloat(string(found[1]), 64)
+	o.transactions, err = mean(string(text), processed)
+	return o, err
+}
+
+// mean is that of all figures in a text, but of those of single seconds without the
+// first: a new backend has to read the catalogs and to map the shared buffers, which
+// PgBouncer's, being of its pool, have done before.
+func mean(text string, figure *regexp.Regexp) (float64, error) {
+	found := figure.FindAllStringSubmatch(text, -1)
+	if figure == steady && len(found) > 0 {
+		found = found[1:]
+	}
+	if len(found) == 0 {
+		return 0, fmt.Errorf("pgbench wrote no %v: %s", figure, text)
+	}
+	var sum float64
+	for _, f := range found {
+		x, err := strconv.ParseFloat(f[1], 64)
+		if err != nil {
+			return 0, err
+		}
+		sum += x
+	}
+	return sum / float64(len(found)), nil
 }
 
 // one is a script with one small statement.
@@ -130,12 +163,12 @@ func (w *world) one() string {
 }
 
 // copyOut returns megabytes per second of a whole run of psql.
-func (w *world) copyOut(ctx context.Context, way string) (float64, error) {
+func (w *world) copyOut(ctx context.Context, way string) (outcome, error) {
 	start := time.Now()
 	if _, err := w.psql(ctx, way, "-o", "/dev/null", "-c", "COPY big TO STDOUT"); err != nil {
-		return 0, err
+		return outcome{}, err
 	}
-	return copyRows * 1001 / 1e6 / time.Since(start).Seconds(), nil
+	return outcome{value: copyRows * 1001 / 1e6 / time.Since(start).Seconds()}, nil
 }
 
 // hostList connects by a list of libpq whose first host is dead, with the shortest

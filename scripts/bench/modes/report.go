@@ -16,6 +16,7 @@ import (
 // report is all that was measured. A part that was left out leaves its figures out.
 type report struct {
 	Direct             *quartiles `json:"direct,omitempty"`                   // select, of straight
+	Again              *quartiles `json:"again,omitempty"`                    // select, straight of itself
 	ProxyVsHAProxy     *quartiles `json:"proxy_vs_haproxy,omitempty"`         // select
 	ProxyVsPgBouncer   *quartiles `json:"proxy_vs_pgbouncer,omitempty"`       // select
 	PassVsHAProxy      *quartiles `json:"passthrough_vs_haproxy,omitempty"`   // select
@@ -101,7 +102,7 @@ func (r *report) summarize() {
 	extra := func(way string) *quartiles {
 		return r.perRound("connect", way, "straight", func(x, y float64) float64 { return x - y })
 	}
-	r.Direct = ratio("select", "direct", "straight")
+	r.Direct, r.Again = ratio("select", "direct", "straight"), ratio("select", "again", "straight")
 	r.ProxyVsHAProxy, r.ProxyVsPgBouncer = ratio("select", "proxy", "haproxy"), ratio("select", "proxy", "pgbouncer")
 	r.PassVsHAProxy, r.PassVsPgBouncer = ratio("select", "pass-through", "haproxy"), ratio("select", "pass-through", "pgbouncer")
 	r.CopyVsHAProxy, r.CopyVsPgBouncer = ratio("copy", "proxy", "haproxy"), ratio("copy", "proxy", "pgbouncer")
@@ -161,6 +162,7 @@ func (r *report) printReach(out io.Writer) {
 		q     *quartiles
 		reach float64
 	}{
+		{"straight / straight", r.Again, 0},
 		{"direct / straight", r.Direct, 0.98},
 		{"proxy / HAProxy", r.ProxyVsHAProxy, 1}, {"proxy / PgBouncer", r.ProxyVsPgBouncer, 1},
 		{"pass-through / HAProxy", r.PassVsHAProxy, 1}, {"pass-through / PgBouncer", r.PassVsPgBouncer, 1},

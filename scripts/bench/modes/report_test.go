@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"regexp"
 	"slices"
 	"testing"
 )
@@ -54,5 +55,28 @@ func TestSummaries(t *testing.T) {
 	}
 	if got.Extra != 1.25 || got.Bouncer != nil {
 		t.Errorf("connect_extra_ms is %v, want 1.25; proxy_vs_pgbouncer %v, want none", got.Extra, got.Bouncer)
+	}
+}
+
+// The first second of a way is not counted where each second is told.
+func TestMean(t *testing.T) {
+	const text = `pgbench (15.20)
+progress: 1.0 s, 1000.0 tps, lat 0.2 ms stddev 0.1, 0 failed
+progress: 2.0 s, 2000.0 tps, lat 0.2 ms stddev 0.1, 0 failed
+progress: 3.0 s, 2500.0 tps, lat 0.2 ms stddev 0.1, 0 failed
+number of transactions actually processed: 5500
+latency average = 0.251 ms
+tps = 1833.5 (without initial connection time)
+`
+	for name, c := range map[string]struct {
+		figure *regexp.Regexp
+		want   float64
+	}{"steady": {steady, 2250}, "tps": {tps, 1833.5}, "latency": {latency, 0.251}, "processed": {processed, 5500}} {
+		if got, err := mean(text, c.figure); err != nil || got != c.want {
+			t.Errorf("%s is %v, %v: want %v", name, got, err, c.want)
+		}
+	}
+	if _, err := mean("progress: 1.0 s, 1000.0 tps\n", steady); err == nil {
+		t.Error("a run of one second has a figure")
 	}
 }

@@ -91,9 +91,10 @@ func (w *world) start(ctx context.Context) (err error) {
 	return w.awaitStates(ctx, "monitored", "monitored")
 }
 
-// fill makes pgbench's tables, and one of 100 MB to copy.
+// fill makes pgbench's tables, which all sessions have soon read whole, and one of 100
+// MB to copy.
 func (w *world) fill(ctx context.Context) error {
-	cmd := w.db1.Command(ctx, w.primary.Program("pgbench"), "-i", "-q", "-s", "10")
+	cmd := w.db1.Command(ctx, w.primary.Program("pgbench"), "-i", "-q")
 	cmd.Env = append(os.Environ(), "PGHOST="+w.primary.SocketDir, "PGUSER=postgres", "PGDATABASE=postgres")
 	if _, err := cmd.Output(); err != nil {
 		return err
