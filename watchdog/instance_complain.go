@@ -3,9 +3,13 @@
 package watchdog
 
 import (
+	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgconmgr/pgconmgr/agent/mono"
 	"github.com/pgconmgr/pgconmgr/agent/mono/clock"
@@ -30,7 +34,7 @@ func (w *watch) complain(level slog.Level, thing, message string, err error, arg
 	if hint := Advice(err); hint != "" {
 		args = append(args, "hint", hint)
 	}
-	text, now := message+": "+firstLine(err), clock.Now()
+	text, now := message+": "+gist(err), clock.Now()
 	last, told := w.complaints[thing]
 	age := now.Sub(last.at)
 	if told && (age < complaintSpacing || last.text == text && age < complaintPeriod) {
@@ -47,7 +51,14 @@ func (w *watch) solved(thing string) {
 	}
 }
 
-func firstLine(err error) string {
+// gist is what tells one trouble from another: the first line, which names whom the
+// driver could not reach, and what kind of trouble that was; not the lines below it,
+// in which ports differ each time.
+func gist(err error) string {
 	line, _, _ := strings.Cut(err.Error(), "\n")
-	return line
+	code := ""
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
+		code = pgErr.Code
+	}
+	return fmt.Sprint(line, classify(err), code)
 }

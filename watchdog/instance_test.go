@@ -364,3 +364,21 @@ func TestPostmasterSelf(t *testing.T) {
 		t.Errorf("TCP: %v", err)
 	}
 }
+
+// Another trouble with the same instance is told at once, the same one is not.
+func TestGist(t *testing.T) {
+	t.Parallel()
+	reach := func(err error) error {
+		return fmt.Errorf("failed to connect to `user=agent`:\n\t10.0.0.1:5432: %w", err)
+	}
+	password := gist(reach(&pgconn.PgError{Code: "28P01"}))
+	for _, other := range []error{&pgconn.PgError{Code: "28000"}, context.DeadlineExceeded, io.EOF} {
+		if gist(reach(other)) == password {
+			t.Errorf("%v is taken for a wrong password", other)
+		}
+	}
+	again := fmt.Errorf("failed to connect to `user=agent`:\n\t10.0.0.1:5432 from port 40001: %w", &pgconn.PgError{Code: "28P01"})
+	if gist(again) != password {
+		t.Error("a wrong password is taken for another trouble")
+	}
+}

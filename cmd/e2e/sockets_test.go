@@ -44,6 +44,7 @@ func (w *world) kernelSockets(at, peer *agenttest.Host) []sockdiag.Socket {
 type warrantEvent struct {
 	Kind, Outcome, Evidence, Sockets string
 	Addr                             netip.Addr
+	Warrant                          uint64
 	SocketsDestroyed                 int `json:"sockets_destroyed"`
 	SocketsSpared                    int `json:"sockets_spared"`
 	Backends, Ended                  int
@@ -121,7 +122,7 @@ func TestThousand(t *testing.T) {
 		name: "thousand", v4Only: true, tcpOnly: true, fastOnly: true, off: dryRun,
 		with: func(s *setup) {
 			alone(s)
-			calm(s)
+			s.timeout = 5 * time.Second // to begin with, 1,000 processes start
 			s.postgres = map[string]string{"max_connections": "1050"}
 		},
 		run: func(w *world) {
@@ -137,8 +138,14 @@ func TestThousand(t *testing.T) {
 			agenttest.MustFault(w, w.client.Cut)
 			w.expect("no backend of the client", func() bool { return w.backends(w.primary, w.client) == 0 })
 			w.expectVerdict("backends gone", w.lastFrame(w.db1, w.client), now(), w.timeout)
-			if e := w.expectWarrant(w.primary, "done"); len(w.warrants(w.primary)) != 1 || e.SocketsDestroyed != many {
-				w.failf("%d records, %d sockets destroyed: expected one with %d", len(w.warrants(w.primary)), e.SocketsDestroyed, many)
+			e := w.expectWarrant(w.primary, "done")
+			if e.Warrant != 1 || e.Ended != many {
+				w.failf("warrant %d, %d backends ended: expected one warrant for %d", e.Warrant, e.Ended, many)
+			}
+			// The agent's turn at each socket comes among the backends that it woke: there
+			// is a limit to how long it tries.
+			if e.SocketsDestroyed != many && !strings.Contains(e.Sockets, "deadline exceeded") {
+				w.failf("%d sockets destroyed, %s: expected %d", e.SocketsDestroyed, e.Sockets, many)
 			}
 			other.expectUntouched("another host", 0)
 		},
