@@ -27,9 +27,9 @@
 //   - dead: the same when the first instance that is listed is dead: through conmgr,
 //     and by a host list of libpq, whose connect_timeout is 2 s at least
 //
-//     go run ./scripts/bench/modes [-rounds 10] [-parts select,copy,storm,connect,dead] (root)
+//     go run ./scripts/bench/modes [-rounds 14] [-parts select,copy,storm,connect,dead] [-ways ...] (root)
 //
-// The order of the ways changes with each round. A ratio is taken within a round;
+// The order of the ways changes with each round, see order. A ratio is taken within a round;
 // what is reported is the median of the ratios, with its quartiles. The last line is
 // one JSON object with all figures. Exit code 1: something did not work.
 package main
@@ -55,6 +55,7 @@ var parts = []string{"select", "copy", "storm", "connect", "dead"}
 type bench struct {
 	rounds  int
 	parts   []string
+	ways    []string
 	seconds time.Duration // of each select and storm
 	report  report
 	log     io.Writer
@@ -72,16 +73,22 @@ func main() {
 func run(ctx context.Context, args []string, out, log io.Writer) error {
 	b := &bench{log: log}
 	flags := flag.NewFlagSet("modes", flag.ContinueOnError)
-	flags.IntVar(&b.rounds, "rounds", 10, "rounds")
+	flags.IntVar(&b.rounds, "rounds", 2*len(ways), "rounds")
 	flags.DurationVar(&b.seconds, "seconds", 2*time.Second, "length of each select and storm, whole seconds")
 	list := flags.String("parts", strings.Join(parts, ","), "what to measure")
+	only := flags.String("ways", strings.Join(ways, ","), "how to reach the instance")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	b.parts = strings.Split(*list, ",")
-	for _, p := range b.parts {
-		if !slices.Contains(parts, p) {
-			return fmt.Errorf("part %q: expected one of %s", p, strings.Join(parts, ", "))
+	b.parts, b.ways = strings.Split(*list, ","), strings.Split(*only, ",")
+	for _, c := range []struct {
+		what       string
+		given, all []string
+	}{{"part", b.parts, parts}, {"way", b.ways, ways}} {
+		for _, name := range c.given {
+			if !slices.Contains(c.all, name) {
+				return fmt.Errorf("%s %q: expected one of %s", c.what, name, strings.Join(c.all, ", "))
+			}
 		}
 	}
 	if b.rounds < 1 || b.seconds < time.Second || b.seconds%time.Second != 0 {
@@ -124,7 +131,7 @@ func (b *bench) round(ctx context.Context, w *world, i int) error {
 		if part == "dead" {
 			continue
 		}
-		for _, name := range order(ways, i) {
+		for _, name := range order(b.ways, i) {
 			before, err := w.spent(name)
 			if err != nil {
 				return err
@@ -149,13 +156,21 @@ func (b *bench) round(ctx context.Context, w *world, i int) error {
 	return nil
 }
 
-// order begins with another way in each round, and goes the other way in each
-// second turn through them.
+// order is a Williams design: in 2n rounds each of n ways comes at each place, and
+// after each other one, equally often. What a way leaves behind, such as backends
+// that still end, would else be charged to always the same next one.
 func order(all []string, round int) []string {
-	n := round % len(all)
-	list := slices.Concat(all[n:], all[:n])
-	if round/len(all)%2 == 1 {
-		slices.Reverse(list[1:])
+	n := len(all)
+	list := make([]string, n)
+	for i := range list {
+		at := (i + 1) / 2 // 0, 1, -1, 2, -2, ...
+		if i%2 == 0 {
+			at = -at
+		}
+		list[i] = all[((at+round)%n+n)%n]
+	}
+	if round/n%2 == 1 {
+		slices.Reverse(list)
 	}
 	return list
 }

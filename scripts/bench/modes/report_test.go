@@ -5,24 +5,38 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"regexp"
 	"slices"
 	"testing"
 )
 
+// Each way comes at each place, and after each other one, equally often.
 func TestOrder(t *testing.T) {
-	all := []string{"a", "b", "c"}
-	first := map[string]int{}
-	for i := range 6 {
-		got := order(all, i)
-		if sorted := slices.Sorted(slices.Values(got)); !slices.Equal(sorted, all) {
-			t.Errorf("round %d: %q", i, got)
+	for _, all := range [][]string{{"a"}, {"a", "b", "c"}, {"a", "b", "c", "d"}, {"a", "b", "c", "d", "e", "f", "g"}} {
+		place, after := map[string]int{}, map[string]int{}
+		for i := range 2 * len(all) {
+			got := order(all, i)
+			if sorted := slices.Sorted(slices.Values(got)); !slices.Equal(sorted, all) {
+				t.Errorf("round %d: %q", i, got)
+			}
+			for at, way := range got {
+				place[fmt.Sprint(way, at)]++
+				if at > 0 {
+					after[got[at-1]+way]++
+				}
+			}
 		}
-		first[got[0]]++
-	}
-	for _, way := range all {
-		if first[way] != 2 {
-			t.Errorf("%s is first in %d of 6 rounds, want 2", way, first[way])
+		n := len(all)
+		if len(place) != n*n || len(after) != n*(n-1) {
+			t.Errorf("%d ways: %d places, %d pairs: want %d, %d", n, len(place), len(after), n*n, n*(n-1))
+		}
+		for _, counts := range []map[string]int{place, after} {
+			for what, times := range counts {
+				if times != 2 {
+					t.Errorf("%d ways: %s %d times, want 2", n, what, times)
+				}
+			}
 		}
 	}
 }
