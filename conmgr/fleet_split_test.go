@@ -179,3 +179,12 @@ func TestFleetSplitIgnoresWhatIsNotInUse(t *testing.T) {
 		t.Errorf("why %q", why)
 	}
 }
+
+// The time to report is long enough for an agent that refuses the first attempt.
+func TestFleetSettlesAfterAnotherAttempt(t *testing.T) {
+	t.Parallel()
+	fc := fleetConfigOf(&Config{HeartbeatTimeout: 300 * time.Millisecond, HeartbeatConnectInterval: time.Second})
+	if want := 2300 * time.Millisecond; fc.Settle != want {
+		t.Errorf("settled after %v, want %v", fc.Settle, want)
+	}
+}

@@ -13,10 +13,13 @@ import (
 // FreePort returns a TCP port that nobody has on any address. It is below those that
 // the kernel gives to outgoing connections and to listeners that name none
 // (net.ipv4.ip_local_port_range), so that none of the tests that run beside this one
-// comes to have it before it is used.
+// comes to have it before it is used; where they leave no room, it is any one.
 func FreePort(t testing.TB) uint16 {
 	t.Helper()
 	low := lowestEphemeral(t)
+	if low <= lowestFree {
+		low = 1 << 16
+	}
 	for range 1000 {
 		port := lowestFree + rand.IntN(low-lowestFree)
 		if l, err := net.Listen("tcp", fmt.Sprintf(":%d", port)); err == nil {
@@ -38,8 +41,8 @@ func lowestEphemeral(t testing.TB) (low int) {
 	if err == nil {
 		_, err = fmt.Sscan(string(text), &low)
 	}
-	if err != nil || low <= lowestFree {
-		t.Fatalf("%s: %q, %v: expected to begin above %d", file, text, err, lowestFree)
+	if err != nil {
+		t.Fatalf("%s: %q: expected two numbers: %v", file, text, err)
 	}
 	return low
 }

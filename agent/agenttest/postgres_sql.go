@@ -32,26 +32,18 @@ type keptConn struct {
 	conn *pgx.Conn  // nil for none
 }
 
-// Query runs one statement and returns its first column's values as text; NULL is
-// the empty string. The connection is kept for the next one until Stop.
+// Query runs one statement, once, and returns its first column's values as text; NULL
+// is the empty string. The connection is kept for the next one until Stop: they run one
+// after the other.
 func (p *Postgres) Query(ctx context.Context, sql string, args ...any) (values []string, err error) {
 	p.kept.mu.Lock()
 	defer p.kept.mu.Unlock()
-	if conn := p.kept.conn; conn != nil {
-		if values, err = firstColumn(ctx, conn, sql, args...); err == nil || !conn.IsClosed() {
-			return values, err
+	if p.kept.conn == nil || p.kept.conn.Ping(ctx) != nil { // it may have ended since
+		if p.kept.conn, err = p.Connect(ctx); err != nil {
+			return nil, err
 		}
-		p.kept.conn = nil // it ended since: another one tells whether the server did
 	}
-	conn, err := p.Connect(ctx)
-	if err != nil {
-		return nil, err
-	}
-	values, err = firstColumn(ctx, conn, sql, args...)
-	if !conn.IsClosed() {
-		p.kept.conn = conn
-	}
-	return values, err
+	return firstColumn(ctx, p.kept.conn, sql, args...)
 }
 
 // dropKept ends the connection of Query, so that nothing of ours holds the server up

@@ -60,3 +60,24 @@ func TestFreshInstanceHasItsOwnSystemIdentifier(t *testing.T) {
 		t.Errorf("both have system identifier %v", x)
 	}
 }
+
+// Queries share a backend, and find another one when it has ended.
+func TestQueryKeepsItsConnection(t *testing.T) {
+	l := MustLab(t, "db1")
+	p := MustPostgres(t, l.Host("db1"), PostgresOptions{})
+	const who = "SELECT pg_backend_pid()"
+	first := MustQuery(t, p, who)
+	if again := MustQuery(t, p, who); !slices.Equal(first, again) {
+		t.Errorf("backends %v and %v: expected one", first, again)
+	}
+	if err := p.Exec(t.Context(), "SELECT pg_terminate_backend("+first[0]+", 10000)"); err != nil {
+		t.Fatal(err)
+	}
+	if other := MustQuery(t, p, who); slices.Equal(first, other) {
+		t.Error("the same backend after its end")
+	}
+	if err := p.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	MustQuery(t, p, who)
+}

@@ -25,7 +25,7 @@ func (w *world) connect(h *agenttest.Host, addr string, port int) (*pgx.Conn, er
 }
 
 func (w *world) connectAs(ctx context.Context, user string, h *agenttest.Host, addr string, port int) (*pgx.Conn, error) {
-	cfg, err := pgx.ParseConfig(fmt.Sprintf("host=%s port=%d user=%s dbname=postgres connect_timeout=20", addr, port, user))
+	cfg, err := pgx.ParseConfig(fmt.Sprintf("host=%s port=%d user=%s dbname=postgres connect_timeout=5", addr, port, user))
 	w.must(err)
 	cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		return h.Dial(ctx, network, addr)

@@ -234,7 +234,7 @@ func TestBadInputStartup(t *testing.T) {
 	}
 	w.check()
 	answer(never)
-	if took := now().Sub(began); took > generous/2 {
+	if took := now().Sub(began); took > 15*time.Second {
 		w.Errorf("a startup packet that never ends was waited for %v: expected about 10 s", took)
 	}
 	w.eventuallySays(w.cm.Process, "startup")

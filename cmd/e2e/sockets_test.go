@@ -139,8 +139,9 @@ func TestThousand(t *testing.T) {
 			w.expect("no backend of the client", func() bool { return w.backends(w.primary, w.client) == 0 })
 			w.expectVerdict("backends gone", w.lastFrame(w.db1, w.client), now(), w.timeout)
 			e := w.expectWarrant(w.primary, "done")
-			if e.Warrant != 1 || e.Ended != many {
-				w.failf("warrant %d, %d backends ended: expected one warrant for %d", e.Warrant, e.Ended, many)
+			others := slices.ContainsFunc(w.warrants(w.primary), func(o warrantEvent) bool { return o.Warrant != e.Warrant })
+			if others || e.Ended != many {
+				w.failf("other warrants %v, %d backends ended: expected one warrant for %d", others, e.Ended, many)
 			}
 			// The agent's turn at each socket comes among the backends that it woke: there
 			// is a limit to how long it tries.

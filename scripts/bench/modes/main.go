@@ -29,9 +29,9 @@
 //
 //     go run ./scripts/bench/modes [-rounds 14] [-parts select,copy,storm,connect,dead] [-ways ...] (root)
 //
-// The order of the ways changes with each round, see order. A ratio is taken within a round;
-// what is reported is the median of the ratios, with its quartiles. The last line is
-// one JSON object with all figures. Exit code 1: something did not work.
+// The order of the ways changes with each round (see order), and -ways leaves some out
+// of all parts but dead. A ratio is taken within a round; what is reported is the median
+// of the ratios, with its quartiles. The last line is one JSON object with all figures. Exit code 1: something did not work.
 package main
 
 import (
