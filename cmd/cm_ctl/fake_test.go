@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -266,6 +267,21 @@ func (w *world) ctl(args ...string) (exit int, stdout, stderr string) {
 		poll:       2 * time.Millisecond, dot: 5 * time.Millisecond,
 	})
 	return exit, out.String(), errs.String()
+}
+
+// startInVain starts conmgr and waits for what does not come, and returns what stdout
+// said. Where stderr does not match, conmgr did not get so far in time, as on a busy
+// machine: again with more time.
+func (w *world) startInVain(t *testing.T, pattern string, args ...string) (stdout string) {
+	t.Helper()
+	for limit := 100 * time.Millisecond; ; limit *= 2 {
+		stdout, stderr := w.must(t, 1, append([]string{"start", "-t", fmt.Sprintf("%dms", limit.Milliseconds())}, args...)...)
+		if limit > time.Minute || regexp.MustCompile(`(?s)`+pattern).MatchString(stderr) {
+			mustMatch(t, "stderr", stderr, pattern)
+			return stdout
+		}
+		mustEventually(t, func() bool { exit, _, _ := w.ctl("stop", "-m", "immediate"); return exit == 0 })
+	}
 }
 
 func (w *world) notes() string {

@@ -89,11 +89,17 @@ func (w *world) startAll() []*running {
 // primary: nobody went through the proxy.
 func (w *world) expectApplications(n int) {
 	w.Helper()
-	kinds := map[string]int{}
+	kinds, table := map[string]int{}, ""
+	defer func() {
+		if kinds["console primary"] != n {
+			w.Logf("expected %d sessions of console programs for their primary, found %v:\n%s", n, kinds, table)
+		}
+	}()
 	agenttest.Eventually(w, generous, "a session of conmgr for each connection", func() bool {
 		clear(kinds)
-		for row := range strings.Lines(w.output(w.envAt("", "localhost", portConsole, false),
-			"psql", "-X", "-A", "-t", "-d", "conmgr", "-c", "SHOW APPLICATIONS")) {
+		table = w.output(w.envAt("", "localhost", portConsole, false),
+			"psql", "-X", "-A", "-t", "-d", "conmgr", "-c", "SHOW APPLICATIONS")
+		for row := range strings.Lines(table) {
 			column := strings.Split(strings.TrimSpace(row), "|")
 			kinds[column[1]+" "+column[6]]++
 		}
