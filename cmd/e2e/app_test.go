@@ -67,21 +67,26 @@ func (w *world) openFrom(h *agenttest.Host, port int) *app { return w.openAs("po
 // openAs connects as a user through the conmgr of a host.
 func (w *world) openAs(user string, h *agenttest.Host, port int) *app {
 	w.Helper()
-	var conn *pgx.Conn
-	w.expect(fmt.Sprintf("a connection through port %d", port), func() (ok bool) {
-		var err error
-		conn, err = w.connectAs(w.Context(), user, h, "127.0.0.1", port)
-		return err == nil
-	})
-	return w.adopt(conn)
+	return w.openAt(user, h, "127.0.0.1", port)
 }
 
 // openDirect connects from a host straight to an instance, as a stranger to
 // conmgr does.
 func (w *world) openDirect(from *agenttest.Host, p *agenttest.Postgres) *app {
 	w.Helper()
-	conn, err := w.connect(from, w.addr(p.Host).String(), int(p.Port))
-	w.must(err)
+	return w.openAt("postgres", from, w.addr(p.Host).String(), int(p.Port))
+}
+
+// openAt connects from a host to an address. A verdict may end an attempt; the row
+// fails when none works.
+func (w *world) openAt(user string, from *agenttest.Host, addr string, port int) *app {
+	w.Helper()
+	var conn *pgx.Conn
+	w.expect(fmt.Sprintf("a connection from %s to %s port %d", from.Name, addr, port), func() (ok bool) {
+		var err error
+		conn, err = w.connectAs(w.Context(), user, from, addr, port)
+		return err == nil
+	})
 	return w.adopt(conn)
 }
 

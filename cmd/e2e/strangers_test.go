@@ -99,9 +99,7 @@ func (w *world) mac(h *agenttest.Host) string {
 func (w *world) at(from *agenttest.Host, c cluster) func() *app {
 	return func() *app {
 		w.Helper()
-		conn, err := w.connect(from, c.addr, int(c.Port))
-		w.must(err)
-		return w.adopt(conn)
+		return w.openAt("postgres", from, c.addr, int(c.Port))
 	}
 }
 

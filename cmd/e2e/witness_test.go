@@ -13,13 +13,11 @@ import (
 )
 
 // fiveBeats gives a row over a bad path its timers, and makes every verdict of
-// either end a matter of applications. What a daemon slept through is silence for
-// the other one, which is right to act.
+// either end a matter of applications.
 func fiveBeats(s *setup) {
 	alone(s)
 	silenceIsFault(s)
 	s.timeout = 5 * s.interval
-	s.steady = true
 }
 
 // witnesses are sessions of the client host that a verdict of either end would
