@@ -10,12 +10,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/pgconmgr/pgconmgr/agent/mono"
+	"github.com/pgconmgr/pgconmgr/agent/mono/clock"
 )
 
 // sysClassNet is sysfs, which shows the devices of the namespace that it was
@@ -146,20 +148,47 @@ func (c *counted) look() (news bool, err error) {
 
 // counter reads /sys/class/net/IF/carrier_changes: two atomic reads in the kernel,
 // no lock. The file carrier beside it would take the lock of all network
-// configuration. It belongs to one goroutine.
+// configuration. It looks on a goroutine of its own while there are devices, so that
+// nobody is woken when there is no news:
+//
+//	still -> looking (keep)        close ends both
+//	      <-
 type counter struct {
-	dir     class
+	dir   class
+	pulse *pulse
+	news  chan struct{} // there is something to take
+	looks sync.WaitGroup
+
+	mu      sync.Mutex // guards the following
 	files   map[int]*counted
 	indexes []int // of files, in order
+	beating bool
+	started bool // the goroutine
 	last    mono.Instant
+	changed []int        // kept for its memory
+	noted   []countedNow // not yet taken
 }
 
-func newCounter(dir class) *counter { return &counter{dir: dir, files: make(map[int]*counted)} }
+// countedNow is a device that a look found changed, or gone.
+type countedNow struct {
+	index     int
+	at, since mono.Instant // of this look and the one before
+}
+
+func newCounter(dir class) (*counter, error) {
+	p, err := newPulse()
+	if err != nil {
+		return nil, errors.Join(err, dir.close())
+	}
+	return &counter{dir: dir, pulse: p, news: make(chan struct{}, 1), files: make(map[int]*counted)}, nil
+}
 
 // keep says which devices to look at from now on. It returns those that were
 // opened: what happened before is not seen, so the caller looks at them.
-// Those that could not be opened are in failed.
-func (c *counter) keep(wanted []device) (opened []int, failed map[int]error) {
+// Those that could not be opened are in failed. An error says that nobody looks.
+func (c *counter) keep(wanted []device) (opened []int, failed map[int]error, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	keep := make(map[int]bool)
 	failed = make(map[int]error)
 	for _, d := range wanted {
@@ -181,7 +210,60 @@ func (c *counter) keep(wanted []device) (opened []int, failed map[int]error) {
 		}
 	}
 	c.indexes = slices.Sorted(maps.Keys(c.files))
-	return opened, failed
+	return opened, failed, c.beat(len(c.files) > 0)
+}
+
+// beat begins to look, or ends it. The lock is held.
+func (c *counter) beat(on bool) error {
+	if on == c.beating {
+		return nil
+	}
+	var every time.Duration
+	if on {
+		every, c.last = counterEvery, clock.Now()
+	}
+	if err := c.pulse.set(every); err != nil {
+		return err
+	}
+	c.beating = on
+	if on && !c.started {
+		c.started = true
+		c.looks.Go(c.run)
+	}
+	return nil
+}
+
+// run looks until close.
+func (c *counter) run() {
+	for c.pulse.wait() == nil {
+		if c.note() {
+			select {
+			case c.news <- struct{}{}:
+			default: // it is taken together with what was noted before
+			}
+		}
+	}
+}
+
+// note looks once and keeps what has changed.
+func (c *counter) note() (news bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	before, now := c.last, clock.Now()
+	c.last = now
+	c.changed = c.look(c.changed[:0])
+	for _, index := range c.changed {
+		c.noted = append(c.noted, countedNow{index: index, at: now, since: before})
+	}
+	return len(c.changed) > 0
+}
+
+// take returns what was noted since it was called last.
+func (c *counter) take() (noted []countedNow) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	noted, c.noted = c.noted, nil
+	return noted
 }
 
 // openCounted opens the file first: the name may belong to another device in the
@@ -210,7 +292,8 @@ func (c *counter) drop(index int) {
 	}
 }
 
-// look appends the devices whose counter has changed, or that are gone.
+// look appends the devices whose counter has changed, or that are gone. The lock is
+// held.
 func (c *counter) look(changed []int) []int {
 	for _, index := range c.indexes {
 		file := c.files[index]
@@ -229,10 +312,12 @@ func (c *counter) look(changed []int) []int {
 }
 
 func (c *counter) close() error {
+	err := c.pulse.close()
+	c.looks.Wait()
 	for index := range c.files {
 		c.drop(index)
 	}
-	return c.dir.close()
+	return errors.Join(err, c.dir.close())
 }
 
 // pread reads from the beginning of a file that does not wait for anything. Go's

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 	"testing"
+	"time"
 
 	"github.com/pgconmgr/pgconmgr/agent/agenttest"
 )
@@ -20,8 +21,9 @@ func mustCounter(t testing.TB) (*node, *tap, *counter) {
 	if w.counter == nil {
 		t.Fatalf("no counter: %+v", w.Missing())
 	}
-	if opened, failed := w.counter.keep([]device{w.table.devices[w.table.indexOf("t0")]}); len(opened) != 1 || len(failed) != 0 {
-		t.Fatalf("opened %v, failed %v", opened, failed)
+	opened, failed, err := w.counter.keep([]device{w.table.devices[w.table.indexOf("t0")]})
+	if err != nil || len(opened) != 1 || len(failed) != 0 {
+		t.Fatalf("opened %v, failed %v, %v", opened, failed, err)
 	}
 	return n, p, w.counter
 }
@@ -31,7 +33,8 @@ func TestCounter(t *testing.T) {
 	index := c.indexes[0]
 	mustLook := func(what string, want int) {
 		t.Helper()
-		if got := c.look(nil); len(got) != want || want == 1 && got[0] != index {
+		c.note() // as its goroutine does now and then
+		if got := c.take(); len(got) != want || want == 1 && (got[0].index != index || got[0].at <= got[0].since) {
 			t.Errorf("%s: got %v", what, got)
 		}
 	}
@@ -52,9 +55,57 @@ func TestCounter(t *testing.T) {
 
 func TestCounterLookDoesNotAllocate(t *testing.T) {
 	_, _, c := mustCounter(t)
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	changed := make([]int, 0, 1)
 	if n := testing.AllocsPerRun(100, func() { changed = c.look(changed[:0]) }); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// It looks by itself while it has devices, and not after that.
+func TestCounterBeats(t *testing.T) {
+	_, p, c := mustCounter(t)
+	for _, on := range []bool{false, true} {
+		p.carrier(t, on)
+		<-c.news // the test's timeout is the limit
+		if got := c.take(); len(got) != 1 {
+			t.Errorf("carrier %t: got %v", on, got)
+		}
+	}
+	if _, _, err := c.keep(nil); err != nil || c.beating {
+		t.Errorf("without devices: beating %t, %v", c.beating, err)
+	}
+}
+
+func TestPulse(t *testing.T) {
+	p, err := newPulse()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.set(time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if err := p.wait(); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := p.set(0); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error)
+	go func() { ended <- p.wait() }()
+	select {
+	case err := <-ended:
+		t.Errorf("beats after set(0): %v", err)
+	case <-time.After(20 * time.Millisecond):
+	}
+	if err := p.close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-ended; err == nil {
+		t.Error("wait goes on after close")
 	}
 }
 
@@ -73,18 +124,18 @@ func TestCounterLooksOnlyAtWatchedWays(t *testing.T) {
 		w.choosePolled()
 	}
 	turn()
-	if w.polling.ticker != nil || len(w.counter.files) != 0 {
+	if w.counter.beating || len(w.counter.files) != 0 {
 		t.Errorf("looks at %v although nothing is watched", w.counter.indexes)
 	}
 	w.Watch(addrOf("127.0.0.1"))
 	w.Watch(addrOf("10.1.0.5"))
 	turn()
-	if w.polling.ticker == nil || len(w.counter.files) != 1 || w.counter.indexes[0] != w.table.indexOf("t0") {
+	if !w.counter.beating || len(w.counter.files) != 1 || w.counter.indexes[0] != w.table.indexOf("t0") {
 		t.Errorf("looks at %v", w.counter.indexes)
 	}
 	w.Unwatch(addrOf("10.1.0.5"))
 	turn()
-	if w.polling.ticker != nil || len(w.counter.files) != 0 {
+	if w.counter.beating || len(w.counter.files) != 0 {
 		t.Errorf("looks at %v although only a peer on this host is watched", w.counter.indexes)
 	}
 }
@@ -135,6 +186,8 @@ func TestCounterOfAnotherNamespace(t *testing.T) {
 
 func BenchmarkCounterLook(b *testing.B) {
 	_, _, c := mustCounter(b)
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	b.ReportAllocs()
 	changed := make([]int, 0, 1)
 	for b.Loop() {

@@ -2,33 +2,21 @@
 
 package linkhint
 
-import (
-	"time"
-
-	"github.com/pgconmgr/pgconmgr/agent/mono/clock"
-)
+import "github.com/pgconmgr/pgconmgr/agent/mono/clock"
 
 // polling is the state of the looks at counters.
 type polling struct {
-	stale   bool // other devices may be on the ways now
-	ticker  *time.Ticker
-	changed []int        // kept for its memory
-	warned  map[int]bool // devices whose counter could not be opened: said once
+	stale  bool         // other devices may be on the ways now
+	warned map[int]bool // devices whose counter could not be opened: said once
+	still  bool         // no counter is looked at, which was said
 }
 
-// tick is nil while there is nothing to look at.
-func (p *polling) tick() <-chan time.Time {
-	if p.ticker == nil {
+// counted is nil while no counters are looked at.
+func (w *Watcher) counted() <-chan struct{} {
+	if w.counter == nil {
 		return nil
 	}
-	return p.ticker.C
-}
-
-func (p *polling) stop() {
-	if p.ticker != nil {
-		p.ticker.Stop()
-		p.ticker = nil
-	}
+	return w.counter.news
 }
 
 // choosePolled opens the counters of the devices on the ways to watched peers, and
@@ -43,7 +31,11 @@ func (w *Watcher) choosePolled() {
 	for _, index := range w.polled() {
 		wanted = append(wanted, w.table.devices[index])
 	}
-	opened, failed := w.counter.keep(wanted)
+	opened, failed, err := w.counter.keep(wanted)
+	if err != nil && !p.still {
+		w.log.Error("the counters of devices are not looked at: their losses come later", "err", err)
+	}
+	p.still = err != nil
 	for index, err := range failed {
 		if !p.warned[index] {
 			w.log.Warn("the counter of a device cannot be read: its losses come later", "err", err)
@@ -53,12 +45,6 @@ func (w *Watcher) choosePolled() {
 	for _, index := range opened {
 		delete(p.warned, index)
 		w.check(index, told(clock.Now())) // what happened before the first look
-	}
-	if len(w.counter.files) == 0 {
-		p.stop()
-	} else if p.ticker == nil {
-		p.ticker = time.NewTicker(counterEvery)
-		w.counter.last = clock.Now()
 	}
 }
 
@@ -70,16 +56,10 @@ func (w *Watcher) polled() []int {
 	return w.table.onPaths()
 }
 
-// lookAtCounters looks once at each.
-func (w *Watcher) lookAtCounters() {
-	p, c := &w.polling, w.counter
-	before, now := c.last, clock.Now()
-	c.last = now
-	p.changed = c.look(p.changed[:0])
-	for _, index := range p.changed {
-		w.check(index, seen{source: Counter, at: now, since: before})
-	}
-	if len(p.changed) > 0 {
-		p.stale = true // a file that ended is opened again when its device is there
+// takeCounted looks at the devices whose counters have changed.
+func (w *Watcher) takeCounted() {
+	for _, c := range w.counter.take() {
+		w.check(c.index, seen{source: Counter, at: c.at, since: c.since})
+		w.polling.stale = true // a file that ended is opened again when its device is there
 	}
 }

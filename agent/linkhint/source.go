@@ -61,7 +61,11 @@ func (w *Watcher) openCounter() (*counter, []Missing) {
 	if err != nil {
 		return nil, []Missing{{Source: Counter, Err: err, Hint: counterHint}}
 	}
-	return newCounter(dir), nil
+	c, err := newCounter(dir)
+	if err != nil {
+		return nil, []Missing{{Source: Counter, Err: err, Hint: "allow this process more open files"}}
+	}
+	return c, nil
 }
 
 // replaceSource goes down the ladder when a source ends while it runs.

@@ -156,8 +156,8 @@ func (w *Watcher) loop(ctx context.Context) error {
 			w.takeHint(hint, ok)
 		case <-overrun:
 			w.readAll()
-		case <-w.polling.tick():
-			w.lookAtCounters()
+		case <-w.counted():
+			w.takeCounted()
 		case <-w.doubtTime.C:
 			w.lookAgain()
 		case <-w.round.start.C:
@@ -172,7 +172,6 @@ func (w *Watcher) loop(ctx context.Context) error {
 func (w *Watcher) stopTimers() {
 	w.doubtTime.Stop()
 	w.round.start.Stop()
-	w.polling.stop()
 }
 
 // Watch asks for the changes of the way to a peer; a link-local address has its

@@ -51,6 +51,8 @@ var sharedMessages = []message{
 		"Another source is used, which may be slower. Restart the daemon to try the better one again."},
 	{"the counter of a device cannot be read: its losses come later",
 		"/sys/class/net must be mounted and readable. Losses of this device are told by rtnetlink, up to a second late."},
+	{"the counters of devices are not looked at: their losses come later",
+		"The kernel refused a timer (timerfd). Losses are told by rtnetlink, up to a second late; it is tried again with the next change of a device or a route."},
 	{"devices cannot be looked at",
 		"The kernel refused a question about devices. Hints of lost links may be missing until it answers."},
 	{"a route cannot be looked up",
