@@ -17,7 +17,7 @@
 //
 // One pass of the loop, in this order:
 //
-//  1. sleep in epoll_wait until an input, a timer or a posted function
+//  1. sleep until an input, a timer or a posted function (epollSet)
 //  2. read the clock: this is the instant by which the pass judges. When it is
 //     later than the timer by more than a quarter of a session's timeout, that
 //     session is told so (Machine.Paused)

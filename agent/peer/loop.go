@@ -4,7 +4,6 @@ package peer
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -46,11 +45,12 @@ type registered struct {
 // Loop runs all heartbeat sessions of one daemon. Create it with [NewLoop].
 type Loop struct {
 	log    *slog.Logger
-	epoll  int
+	epoll  *epollSet
 	wake   int // eventfd
 	timer  int // timerfd, CLOCK_BOOTTIME
 	now    mono.Instant
 	began  mono.Instant // the last pass
+	hurry  int          // passes in a row that came at once after the one before
 	due    mono.Instant // what the timerfd is set to
 	gen    int32
 	fds    []registered // by descriptor
@@ -86,7 +86,7 @@ func NewLoop(log *slog.Logger) (*Loop, error) {
 		log = slog.New(slog.DiscardHandler)
 	}
 	l := &Loop{
-		log: log, epoll: -1, wake: -1, timer: -1,
+		log: log, wake: -1, timer: -1,
 		now: clock.Now(), due: mono.Never, outgoingFD: -1,
 		events: make([]unix.EpollEvent, eventBatch),
 		rbuf:   make([]byte, 64<<10), wbuf: make([]byte, 0, 4<<10),
@@ -101,8 +101,8 @@ func NewLoop(log *slog.Logger) (*Loop, error) {
 }
 
 func (l *Loop) open() (err error) {
-	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
-		return fmt.Errorf("create epoll set: %w", err)
+	if l.epoll, err = newEpollSet(); err != nil {
+		return err
 	}
 	if l.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		return fmt.Errorf("create eventfd: %w", err)
@@ -156,18 +156,17 @@ func (l *Loop) Do(fn func()) {
 func (l *Loop) Now() mono.Instant { return l.now }
 
 func (l *Loop) pass() error {
-	l.gather()
-	n, err := l.wait(-1)
+	n, err := l.wait()
 	if err != nil {
 		return err
 	}
 	start := clock.Now()
-	l.began = start
+	l.noteHurry(start)
 	l.now = start
 	l.noteLateness(start)
 	for {
 		l.dispatch(n)
-		if n, err = l.wait(0); err != nil {
+		if n, err = l.epoll.look(l.events); err != nil {
 			return err
 		}
 		if n < len(l.events) {
@@ -200,29 +199,42 @@ func gatherFor(sessions int, shortest time.Duration) time.Duration {
 	return d
 }
 
-// gather sleeps until the last pass is long enough ago.
-func (l *Loop) gather() {
-	d := gatherFor(len(l.sessions), l.least)
-	if d == 0 {
-		return
+// wait waits for events: until the last pass is long enough ago, then for the first.
+func (l *Loop) wait() (int, error) {
+	if !l.busy() {
+		return l.epoll.park(l.events)
 	}
-	if rest := l.began.Add(d).Sub(clock.Now()); rest > 0 {
+	apart := gatherFor(len(l.sessions), l.least)
+	if rest := l.began.Add(apart).Sub(clock.Now()); rest > 0 {
 		// So short that the scheduler is not told of it: it would look for other work
 		// and wake a thread each time. A signal that cuts it short does no harm.
 		ts := unix.NsecToTimespec(int64(rest))
 		_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
 	}
+	return l.epoll.block(l.events)
 }
 
-func (l *Loop) wait(ms int) (int, error) {
-	n, err := unix.EpollWait(l.epoll, l.events, ms)
-	if errors.Is(err, unix.EINTR) {
-		return 0, nil
+// busy reports whether blocking costs less than parking (epollSet): there are many
+// sessions, or the last passes have all come at once after the one before, as in a flood.
+func (l *Loop) busy() bool {
+	return l.hurry == hurryMost || gatherFor(len(l.sessions), l.least) > 0
+}
+
+// A pass comes at once when it begins within hurryMoment after the one before; so many
+// in a row make a busy loop.
+const (
+	hurryMoment = time.Millisecond
+	hurryMost   = 8
+)
+
+// noteHurry begins a pass.
+func (l *Loop) noteHurry(start mono.Instant) {
+	if start.Sub(l.began) < hurryMoment {
+		l.hurry = min(l.hurry+1, hurryMost)
+	} else {
+		l.hurry = 0
 	}
-	if err != nil {
-		return 0, fmt.Errorf("epoll_wait: %w", err)
-	}
-	return n, nil
+	l.began = start
 }
 
 func (l *Loop) dispatch(n int) {
@@ -362,7 +374,7 @@ func (l *Loop) add(fd int, src source, events uint32) error {
 	}
 	l.fds[fd] = registered{src: src, gen: l.gen}
 	ev := unix.EpollEvent{Events: events, Fd: int32(fd), Pad: l.gen}
-	if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
+	if err := unix.EpollCtl(l.epoll.fd, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
 		return fmt.Errorf("add descriptor to epoll set: %w", err)
 	}
 	return nil
@@ -370,7 +382,7 @@ func (l *Loop) add(fd int, src source, events uint32) error {
 
 func (l *Loop) modify(fd int, events uint32) {
 	ev := unix.EpollEvent{Events: events, Fd: int32(fd), Pad: l.fds[fd].gen}
-	_ = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_MOD, fd, &ev)
+	_ = unix.EpollCtl(l.epoll.fd, unix.EPOLL_CTL_MOD, fd, &ev)
 }
 
 // closeFD closes a descriptor of the set; the kernel takes it out of the set.
@@ -394,8 +406,8 @@ func (l *Loop) close() {
 	for _, ln := range l.listeners {
 		ln.closeSpare()
 	}
-	if l.epoll >= 0 {
-		_ = unix.Close(l.epoll)
+	if l.epoll != nil {
+		l.epoll.close()
 	}
 }
 
