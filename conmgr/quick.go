@@ -3,15 +3,17 @@
 package conmgr
 
 import (
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
 // The system calls of a fault, which thousands of connections get in a row, and of
-// relays, which make two for each message. None of them waits for anything, so Go's
-// scheduler is not told of them: told, it takes the processor from who is in a system
-// call for long (sysmon in runtime/proc.go) and gives it to somebody else.
+// relays, which make two for each message. None of them waits for anything, but
+// quickWait for a moment, so Go's scheduler is not told of them: told, it takes the
+// processor from who is in a system call for long (sysmon in runtime/proc.go) and gives
+// it to somebody else.
 
 // quickSend writes what the socket takes at once; flags are those of send(2).
 func quickSend(fd int, b []byte, flags int) (int, error) {
@@ -61,4 +63,16 @@ func quickRead(fd int, b []byte) (int, error) {
 		return 0, errno
 	}
 	return int(n), nil
+}
+
+// quickWait is epoll_wait for a moment, in whole milliseconds. It returns 0 when no event
+// has come, and after a signal: that is how Go's scheduler stops whom it does not know to
+// be in a system call.
+func quickWait(epoll int, events []unix.EpollEvent, moment time.Duration) int {
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)),
+		uintptr(moment.Milliseconds()), 0, 0)
+	if errno != 0 {
+		return 0
+	}
+	return int(n)
 }

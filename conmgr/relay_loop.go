@@ -92,15 +92,8 @@ func (l *relayLoop) run() {
 	ordinarySlice()
 	var events [256]unix.EpollEvent
 	var found [len(events)]sideEvent
-	for handled := 0; ; {
-		wait := -1
-		if len(l.again) > 0 {
-			wait = 0
-		}
-		n, err := unix.EpollWait(l.epoll, events[:], wait)
-		if err != nil {
-			n = 0 // EINTR: nothing else is possible
-		}
+	for {
+		n := l.await(events[:])
 		happened, ended := l.translate(events[:n], found[:0])
 		if ended {
 			return
@@ -117,20 +110,32 @@ func (l *relayLoop) run() {
 		if !live {
 			standBack()
 		}
-		if handled += len(happened) + len(again); handled >= yieldAfter {
-			handled = 0
-			runtime.Gosched()
-		}
 	}
 }
 
-// yieldAfter is how many turns of lanes pass until the loop gives its own up for a
-// moment. To Go's scheduler it would else have the same one for ever, as it does not
-// block but in system calls: sysmon (retake in the runtime's proc.go) takes the
-// processor away from who has one for 10 ms, each time it looks, and looks every 20 us
-// as long as it finds one to take. A transaction of pgbench -S took 45.3 us of conmgr
-// then and 38.5 since (Linux 6.18, 1.1 us for a system call; HAProxy 53 and 47 meanwhile).
-const yieldAfter = 256
+// await waits for events, not at all while pairs could go on. Go's scheduler is not told
+// of a short wait, and most waits of a busy loop are short: told, its watchman (sysmon,
+// retake in the runtime's proc.go) takes the processor away from who waits, and looks
+// around every 20 us for a while after each time.
+func (l *relayLoop) await(events []unix.EpollEvent) int {
+	if len(l.again) > 0 {
+		return quickWait(l.epoll, events, 0)
+	}
+	if othersHaveProcessors() {
+		if n := quickWait(l.epoll, events, time.Millisecond); n > 0 {
+			return n
+		}
+	}
+	n, err := unix.EpollWait(l.epoll, events, -1)
+	if err != nil {
+		return 0 // EINTR: nothing else is possible
+	}
+	return n
+}
+
+// othersHaveProcessors reports whether one of Go's processors is left when each loop
+// keeps its own. How many there are may change, with the limit of a cgroup.
+func othersHaveProcessors() bool { return runtime.GOMAXPROCS(0) > RelayLoops() }
 
 // standBack lets events gather that only those have caused who were told of a fault:
 // each of these sockets changes its state twice, which wakes who sleeps in epoll_wait,

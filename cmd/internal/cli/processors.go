@@ -8,11 +8,11 @@ import (
 )
 
 // AddProcessors lets n threads more run Go code at a time than the machine has
-// processors: one for each loop of the daemon that sleeps in epoll_wait (agent/peer,
-// relays). Its thread counts as running there until sysmon takes notice, up to 10 ms
-// later (retake in the runtime's proc.go): so long a machine with two processors would
-// tell thousands of applications of a fault with one. The administrator's GOMAXPROCS
-// goes first.
+// processors: one for the loop of the heartbeats (agent/peer), so that it finds one
+// free when all others are busy, and one for each loop of relays, which keeps its own
+// while it waits for a moment: so long a machine with two processors would tell
+// thousands of applications of a fault with one. The administrator's GOMAXPROCS goes
+// first.
 func AddProcessors(n int) {
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + n)
