@@ -41,9 +41,10 @@ type SocketsResult struct {
 	Text      string // for the record
 }
 
-// and adds what a later execution for the same warrant did.
+// and adds what a later execution for the same warrant did. It finds again what was
+// left.
 func (s SocketsResult) and(later SocketsResult) SocketsResult {
-	later.Found += s.Found
+	later.Found += s.Found - s.Left
 	later.Destroyed += s.Destroyed
 	if s.Text != "" {
 		later.Text = s.Text + "; then " + later.Text

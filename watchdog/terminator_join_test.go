@@ -71,6 +71,34 @@ func TestTerminatorAlive(t *testing.T) {
 	}
 }
 
+// TestTerminatorSocketsAgain: when time is short the backends come first, then the
+// sockets that were left, until none is.
+func TestTerminatorSocketsAgain(t *testing.T) {
+	t.Parallel()
+	const rounds = 3
+	s := stage(t, nil)
+	s.set(func() { s.sockets = rounds*perRound - 1 })
+	s.term.Execute(stagedWarrant(1, CaseTimeout))
+	scratchEventually(t, "killed", func() bool { return s.count("kill") > 0 })
+	if n := s.count("sockets"); n != 1 {
+		t.Errorf("steps %v: want the backends killed before the other sockets", s.steps)
+	}
+	s.set(func() { s.ended = true })
+	r := s.result()
+	if want := rounds*perRound - 1; r.Outcome != OutcomeDone || r.Sockets.Found != want || r.Sockets.Destroyed != want || r.Sockets.Left != 0 {
+		t.Errorf("%v, %+v: want all %d sockets destroyed", r.Outcome, r.Sockets, want)
+	}
+	if n := s.count("sockets"); n != rounds {
+		t.Errorf("%d rounds: want %d", n, rounds)
+	}
+
+	s.set(func() { s.sockets = -1 })
+	s.term.Execute(stagedWarrant(2, CaseTimeout))
+	if r := s.result(); r.Outcome != OutcomeDone || r.Sockets.Left != 1 || s.count("sockets") != rounds+1 {
+		t.Errorf("%v, %+v, steps %v: want one round for a socket that stays", r.Outcome, r.Sockets, s.steps)
+	}
+}
+
 // TestTerminatorSparesReplication: its ports are handed to the socket step, and
 // without the database, which knows them, no socket is touched.
 func TestTerminatorSparesReplication(t *testing.T) {

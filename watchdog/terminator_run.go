@@ -75,6 +75,7 @@ type run struct {
 	walsenders []uint16 // client ports of replication to be spared
 	evidence   Evidence
 	sockets    SocketsResult
+	again      bool               // some sockets were destroyed, and some left
 	steps      map[string]float64 // ms
 	err        error
 	reported   bool // an interim record was written
@@ -203,7 +204,25 @@ func (t *Terminator) destroySockets(ctx context.Context, r *run) {
 		sockets.Text = strings.TrimPrefix(sockets.Text+"; socket kill: "+err.Error(), "; ")
 		t.log.Error("sockets not destroyed", "peer", r.w.Addr, "warrant", r.w.ID, "err", err)
 	}
+	r.again = sockets.Destroyed > 0 && sockets.Left > 0
 	r.sockets = r.sockets.and(sockets)
+}
+
+// resume goes back to the sockets when some of them were left, as time was short; it
+// reports whether it does. It ends when nothing more can be destroyed.
+func (r *run) resume() bool {
+	if !r.again {
+		return false
+	}
+	r.again, r.phase, r.due = false, phaseSockets, clock.Now()
+	return true
+}
+
+// conclude finishes a run whose backends are looked after, unless sockets are not.
+func (t *Terminator) conclude(r *run, outcome Outcome) {
+	if !r.resume() {
+		t.finish(r, outcome)
+	}
 }
 
 // survey looks at the sessions before their sockets go: many end by that alone,
@@ -236,7 +255,7 @@ func (t *Terminator) readAndKill(ctx context.Context, r *run) {
 	left := r.left()
 	switch {
 	case len(left) == 0:
-		t.finish(r, OutcomeDone)
+		t.conclude(r, OutcomeDone)
 		return
 	case r.w.DryRun:
 		t.finish(r, OutcomeDryRun)
@@ -354,7 +373,7 @@ func (t *Terminator) verify(r *run, left []*target) {
 	// sockets may.
 	hopeless := r.sockets.Destroyed == 0 && !slices.ContainsFunc(left, func(l *target) bool { return !l.refused })
 	if hopeless || !now.Before(r.deadline) {
-		t.finish(r, OutcomeSurvivors)
+		t.conclude(r, OutcomeSurvivors)
 		return
 	}
 	delay := verifyDelays[min(r.looks, len(verifyDelays)-1)] * time.Millisecond
@@ -367,6 +386,7 @@ func (t *Terminator) verify(r *run, left []*target) {
 // held for as long as TCP likes.
 func (t *Terminator) failed(r *run, err error) {
 	r.err = err
+	r.resume()
 	r.deadline = 0 // signalled sessions get their time when there is somebody to watch them
 	r.backoff = min(max(2*r.backoff, retryMin), retryMax)
 	r.due = clock.Now().Add(r.backoff)

@@ -32,7 +32,10 @@ type staged struct {
 	ended   bool       // the sessions
 	verdict Warrant    // of the last destroy
 	spared  []uint16
+	sockets int // not destroyed yet, at most perRound each time; 0: two, once; -1: one that stays
 }
+
+const perRound = 4
 
 func stage(t *testing.T, change func(*TerminatorConfig)) *staged {
 	t.Helper()
@@ -102,7 +105,18 @@ func (s *staged) Destroy(_ context.Context, w Warrant, walsenders []uint16) (Soc
 	s.steps = append(s.steps, "sockets")
 	s.verdict, s.spared = w, walsenders
 	s.ended = s.ended || s.fragile
-	return SocketsResult{Found: 2, Destroyed: 2, Text: "2 destroyed"}, nil
+	if s.sockets == 0 {
+		return SocketsResult{Found: 2, Destroyed: 2, Text: "2 destroyed"}, nil
+	}
+	if s.sockets < 0 {
+		return SocketsResult{Found: 1, Left: 1}, context.DeadlineExceeded
+	}
+	n := min(s.sockets, perRound)
+	r := SocketsResult{Found: s.sockets, Destroyed: n, Left: s.sockets - n}
+	if s.sockets -= n; r.Left > 0 {
+		return r, context.DeadlineExceeded
+	}
+	return r, nil
 }
 
 // set changes what the script says from now on.

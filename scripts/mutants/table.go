@@ -19,7 +19,7 @@ var (
 	admitTests     = []string{"./watchdog -run Admi"}
 	coverTests     = []string{"./watchdog -run Cover|Cut|Choose"}
 	socketTests    = []string{"./watchdog -run Weigh|LookStates|Fate|Reach|TestSockets[DLNS]"}
-	joinTests      = []string{"./watchdog -run TerminatorOrder|TerminatorNamesAll|TerminatorAlive|TerminatorSpares|TerminatorJoin|TerminatorWaits"}
+	joinTests      = []string{"./watchdog -run TerminatorOrder|TerminatorNamesAll|TerminatorAlive|TerminatorSpares|TerminatorSocketsAgain|TerminatorJoin|TerminatorWaits"}
 	keyTests       = []string{"./agent/key/..."}
 	simTests       = []string{"./agent/heartbeat -run Sim"}
 	modelTests     = []string{"./watchdog -run Model"}
@@ -161,6 +161,8 @@ var mutants = []mutant{
 	{"sockets looked for once", peerSockets, "const maxLooks = 5", "const maxLooks = 1", socketTests},
 	{"dry run destroys sockets", peerSockets, "len(doomed) == 0 || r.dryRun", "len(doomed) == 0", socketTests},
 	{"warning at every kill", peerSockets, "	p.unable = err\n", "", socketTests},
+	{"sockets that are left are forgotten", termRun, "r.again = sockets.Destroyed > 0 && sockets.Left > 0", "r.again = false", joinTests},
+	{"sockets that stay are tried for ever", termRun, "r.again = sockets.Destroyed > 0 && sockets.Left > 0", "r.again = sockets.Left > 0", joinTests},
 	{"host alive is terminated", termRun, "if evidence.HostAlive && !r.w.Case.HostAlive() {", "if false {", joinTests},
 	{"a joined warrant keeps the first verdict", termJoin, "verdict = max(verdict, j.w.Verdict)", "verdict = max(verdict, r.w.Verdict)", joinTests},
 	{"a joined warrant is closed with the first", termJoin, "	t.queue = append(t.queue, living...)\n", "", joinTests},
