@@ -134,7 +134,7 @@ func (l *relayLoop) await(events []unix.EpollEvent) int {
 }
 
 // othersHaveProcessors reports whether one of Go's processors is left when each loop
-// keeps its own. How many there are may change, with the limit of a cgroup.
+// keeps its own: not with an administrator's GOMAXPROCS=1.
 func othersHaveProcessors() bool { return runtime.GOMAXPROCS(0) > RelayLoops() }
 
 // standBack lets events gather that only those have caused who were told of a fault:

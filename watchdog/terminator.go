@@ -42,9 +42,9 @@ type SocketsResult struct {
 }
 
 // and adds what a later execution for the same warrant did. It finds again what was
-// left.
+// left, unless that has gone by itself.
 func (s SocketsResult) and(later SocketsResult) SocketsResult {
-	later.Found += s.Found - s.Left
+	later.Found = max(s.Found, s.Found-s.Left+later.Found)
 	later.Destroyed += s.Destroyed
 	if s.Text != "" {
 		later.Text = s.Text + "; then " + later.Text

@@ -67,26 +67,30 @@ func (w *world) openFrom(h *agenttest.Host, port int) *app { return w.openAs("po
 // openAs connects as a user through the conmgr of a host.
 func (w *world) openAs(user string, h *agenttest.Host, port int) *app {
 	w.Helper()
-	return w.openAt(user, h, "127.0.0.1", port)
+	var conn *pgx.Conn
+	w.expect(fmt.Sprintf("a connection through port %d", port), func() (ok bool) {
+		var err error
+		conn, err = w.connectAs(w.Context(), user, h, "127.0.0.1", port)
+		return err == nil
+	})
+	return w.adopt(conn)
 }
 
 // openDirect connects from a host straight to an instance, as a stranger to
 // conmgr does.
 func (w *world) openDirect(from *agenttest.Host, p *agenttest.Postgres) *app {
 	w.Helper()
-	return w.openAt("postgres", from, w.addr(p.Host).String(), int(p.Port))
+	return w.openAt(from, w.addr(p.Host).String(), int(p.Port))
 }
 
-// openAt connects from a host to an address. A verdict may end an attempt; the row
-// fails when none works.
-func (w *world) openAt(user string, from *agenttest.Host, addr string, port int) *app {
+// openAt connects from a host to an address; the row fails when that does not work at
+// once: a verdict may be why.
+func (w *world) openAt(from *agenttest.Host, addr string, port int) *app {
 	w.Helper()
-	var conn *pgx.Conn
-	w.expect(fmt.Sprintf("a connection from %s to %s port %d", from.Name, addr, port), func() (ok bool) {
-		var err error
-		conn, err = w.connectAs(w.Context(), user, from, addr, port)
-		return err == nil
-	})
+	conn, err := w.connect(from, addr, port)
+	if err != nil {
+		w.failf("a connection from %s to %s port %d: %v", from.Name, addr, port, err)
+	}
 	return w.adopt(conn)
 }
 

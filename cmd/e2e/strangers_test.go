@@ -99,7 +99,7 @@ func (w *world) mac(h *agenttest.Host) string {
 func (w *world) at(from *agenttest.Host, c cluster) func() *app {
 	return func() *app {
 		w.Helper()
-		return w.openAt("postgres", from, c.addr, int(c.Port))
+		return w.openAt(from, c.addr, int(c.Port))
 	}
 }
 

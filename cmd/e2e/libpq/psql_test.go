@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/pgconmgr/pgconmgr/agent/agenttest"
 	"github.com/pgconmgr/pgconmgr/agent/mono/clock"
@@ -108,8 +109,7 @@ func TestInteractivePsql(t *testing.T) {
 	psql.await(w.db2.Addr4.String())
 	t.Logf("psql: error after %.1f ms of silence, connected again %.1f ms later",
 		silence.Seconds()*1000, again.Sub(lost).Seconds()*1000)
-	// An attempt at the dead server would take all of its timeout.
-	if took := again.Sub(lost); took >= connectTimeout {
-		t.Errorf("psql was connected again after %v: expected less than %v", took, connectTimeout)
+	if took := again.Sub(lost); took > time.Second {
+		t.Errorf("psql was connected again after %v: expected at most 1s", took)
 	}
 }

@@ -19,8 +19,6 @@ const (
 	timeout       = time.Second
 	// generous is how long an expectation may take on a machine in trouble.
 	generous = 2 * time.Minute
-	// connectTimeout is that of the programs.
-	connectTimeout = 10 * time.Second
 )
 
 // world is a primary with a standby, their agents, and a client host with a conmgr
@@ -108,7 +106,7 @@ func (w *world) envAt(name, host string, port int, preload bool) []string {
 	env := []string{
 		"PATH=/usr/lib/postgresql/bin:/usr/local/bin:/usr/bin:/bin", "HOME=/nonexistent", "LC_ALL=C",
 		"PGHOST=" + host, fmt.Sprintf("PGPORT=%d", port), "PGUSER=postgres", "PGDATABASE=postgres",
-		"PGTARGETSESSIONATTRS=primary", fmt.Sprintf("PGCONNECT_TIMEOUT=%.0f", connectTimeout.Seconds()), "PGAPPNAME=" + name,
+		"PGTARGETSESSIONATTRS=primary", "PGCONNECT_TIMEOUT=10", "PGAPPNAME=" + name,
 	}
 	if preload {
 		env = append(env, "LD_PRELOAD="+w.dir+"/libconmgr.so")
