@@ -19,7 +19,8 @@ import (
 // transactions a second on two processors, and make 21,400 so (make bench-modes).
 //
 //	epoll_wait -> pairs that something happened to -> their lanes move, each at most
-//	turnBytes -> those that could go on, with what happened meanwhile -> ...
+//	turnBytes; small messages are sent together at the end (sends) -> those that could
+//	go on, with what happened meanwhile -> ...
 //
 // A pair is closed by anybody, under its lock; the loop then finds it closed.
 type relayLoop struct {
@@ -27,6 +28,7 @@ type relayLoop struct {
 	total       [2]*atomic.Int64 // bytes passed, by [towards]
 
 	buf   [bufferSize]byte // of the loop's goroutine, between a read and its write
+	sends sends            // of the loop's goroutine
 	again []*pair          // that could go on
 
 	mu    sync.Mutex // guards the following
@@ -59,6 +61,7 @@ func newRelayLoop(total [2]*atomic.Int64) (l *relayLoop, err error) {
 		l.close()
 		return nil, fmt.Errorf("make relay loop: %w", err)
 	}
+	l.sends.open()
 	return l, nil
 }
 
@@ -76,6 +79,7 @@ func (l *relayLoop) close() {
 			_ = unix.Close(fd)
 		}
 	}
+	l.sends.close()
 }
 
 // sideEvent is what happened to one side of a pair.
@@ -107,6 +111,7 @@ func (l *relayLoop) run() {
 		for _, p := range again {
 			p.goOn(l)
 		}
+		l.sends.flush()
 		if !live {
 			standBack()
 		}

@@ -30,6 +30,8 @@ type pair struct {
 	lost   bool       // the client was told: nothing passes any more
 	closed bool
 	queued bool   // in loop.again
+	broken bool   // a socket failed: bytes may be missing
+	kept   bool   // locked until loop.sends are flushed: of the loop's goroutine alone
 	fd     [2]int // by the side that the socket leads to
 	lanes  [2]lane
 
@@ -53,7 +55,7 @@ func newPair(l *relayLoop, client, instance *net.TCPConn, g *greeting) (*pair, e
 	p.lanes[towardsClient].greeting = g
 	for w := range p.lanes {
 		p.lanes[w].src, p.lanes[w].dst = p.fd[towards(w).other()], p.fd[w]
-		p.lanes[w].total = l.total[w]
+		p.lanes[w].pair, p.lanes[w].total = p, l.total[w]
 	}
 	p.mu.Lock() // until the runtime's poller has let go of them
 	defer p.mu.Unlock()
@@ -83,8 +85,8 @@ func duplicate(conn *net.TCPConn) (fd int, err error) {
 // take does what an event of one of the sockets makes possible. It reports false when
 // nothing passes any more.
 func (p *pair) take(l *relayLoop, side towards, events uint32) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.enter(l)
+	defer p.leave()
 	if p.lost || p.closed {
 		return false
 	}
@@ -105,10 +107,25 @@ func (p *pair) take(l *relayLoop, side towards, events uint32) bool {
 
 // goOn does what was left when the turn before was over.
 func (p *pair) goOn(l *relayLoop) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.enter(l)
+	defer p.leave()
 	p.queued = false
 	p.move(l)
+}
+
+// enter locks the pair for the loop's goroutine.
+func (p *pair) enter(l *relayLoop) {
+	if p.kept || l.sends.full() {
+		l.sends.flush()
+	}
+	p.mu.Lock()
+}
+
+// leave unlocks it, unless messages of it are still to be sent.
+func (p *pair) leave() {
+	if !p.kept {
+		p.mu.Unlock()
+	}
 }
 
 // move lets both lanes pass what they can.
@@ -118,20 +135,28 @@ func (p *pair) move(l *relayLoop) {
 	}
 	for i := range p.lanes {
 		more, err := p.lanes[i].move(l)
-		if err != nil { // bytes may be missing
-			p.reset(towardsInstance)
-			p.reset(towardsClient)
-			p.close()
-			return
+		if err != nil {
+			p.broken = true
+			break
 		}
 		if more && !p.queued {
 			p.queued = true
 			l.again = append(l.again, p)
 		}
 	}
-	if p.lanes[towardsInstance].finished && p.lanes[towardsClient].finished {
+	switch {
+	case p.broken && !p.kept: // else flush does it: its sends need the sockets
+		p.fail()
+	case p.lanes[towardsInstance].finished && p.lanes[towardsClient].finished:
 		p.close()
 	}
+}
+
+// fail resets both sides.
+func (p *pair) fail() {
+	p.reset(towardsInstance)
+	p.reset(towardsClient)
+	p.close()
 }
 
 // tell ends the client's side: with RST if bytes are held back that it will never get,
@@ -185,9 +210,7 @@ func (p *pair) kill() {
 	if p.closed {
 		return
 	}
-	p.reset(towardsInstance)
-	p.reset(towardsClient)
-	p.close()
+	p.fail()
 }
 
 // reset lets close send RST, whatever is on its way.

@@ -15,6 +15,7 @@ var (
 	wireTests      = []string{"./agent/wire"}
 	fleetTests     = []string{"./conmgr -run Fleet"}
 	routeTests     = []string{"./conmgr -run Route"}
+	sendsTests     = []string{"./conmgr -run TestSends"}
 	docketTests    = []string{"./watchdog -run Docket"}
 	admitTests     = []string{"./watchdog -run Admi"}
 	coverTests     = []string{"./watchdog -run Cover|Cut|Choose"}
@@ -39,6 +40,8 @@ const (
 	fleetReport = "conmgr/fleet_report.go"
 	fleetSplit  = "conmgr/fleet_split.go"
 	route       = "conmgr/route.go"
+	relaySends  = "conmgr/relay_sends.go"
+	relayPair   = "conmgr/relay_pair.go"
 	docket      = "watchdog/docket.go"
 	docketJudge = "watchdog/docket_judge.go"
 	docketRules = "watchdog/docket_policy.go"
@@ -136,6 +139,13 @@ var mutants = []mutant{
 	{"the older timeline wins", fleetSplit, "case m.state.Timeline < f.split.top:", "case m.state.Timeline > f.split.top:", fleetTests},
 	// conmgr: routing.
 	{"a loser of the split is offered", "conmgr/view.go", "&& !v.Loser", "", append(routeTests, fleetTests...)},
+	{"messages are not sent together", relaySends, "s.context == 0 ||", "true ||", sendsTests},
+	{"what a socket does not take of its message is lost", relaySends, "if sent < e.len {", "if false {", sendsTests},
+	{"a message that could not be sent breaks nothing", relaySends, "f.pair.broken = true", "", sendsTests},
+	{"what the kernel did not take together is lost", relaySends, "s.alone(done)\n", "s.alone(max(done, s.n))\n", sendsTests},
+	{"a pair can be ended while its bytes wait", relaySends, "f.pair.kept = true", "", sendsTests},
+	{"a pair whose bytes wait is locked again", relayPair, "if p.kept || l.sends.full() {", "if l.sends.full() {", sendsTests},
+	{"what does not fit is sent by itself", relayPair, "if p.kept || l.sends.full() {", "if p.kept {", sendsTests},
 	{"read-only primaries take writers", route, "return s.Attribute == wire.AttributePrimary && !s.ReadOnly", "return s.Attribute == wire.AttributePrimary", routeTests},
 	{"down instances are offered", route, "if !in.Routable() || s.Status == wire.StatusDown {", "if !in.Routable() {", routeTests},
 	{"unmonitored before monitored", route, "		r += rankUnmonitored\n", "", routeTests},
