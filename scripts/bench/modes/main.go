@@ -27,7 +27,7 @@
 //   - dead: the same when the first instance that is listed is dead: through conmgr,
 //     and by a host list of libpq, whose connect_timeout is 2 s at least
 //
-//     go run ./scripts/bench/modes [-rounds 14] [-parts select,copy,storm,connect,dead] [-ways ...] (root)
+//     go run ./scripts/bench/modes [-rounds 28] [-seconds 3s] [-parts select,copy,storm,connect,dead] [-ways ...] (root)
 //
 // The order of the ways changes with each round (see order), and -ways leaves some out
 // of all parts but dead. A ratio is taken within a round; what is reported is the median
@@ -73,8 +73,8 @@ func main() {
 func run(ctx context.Context, args []string, out, log io.Writer) error {
 	b := &bench{log: log}
 	flags := flag.NewFlagSet("modes", flag.ContinueOnError)
-	flags.IntVar(&b.rounds, "rounds", 2*len(ways), "rounds")
-	flags.DurationVar(&b.seconds, "seconds", 2*time.Second, "length of each select and storm, whole seconds")
+	flags.IntVar(&b.rounds, "rounds", 4*len(ways), "rounds, best a multiple of 14 (see order)")
+	flags.DurationVar(&b.seconds, "seconds", 3*time.Second, "length of each select and storm, whole seconds")
 	list := flags.String("parts", strings.Join(parts, ","), "what to measure")
 	only := flags.String("ways", strings.Join(ways, ","), "how to reach the instance")
 	if err := flags.Parse(args); err != nil {
