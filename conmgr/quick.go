@@ -11,9 +11,9 @@ import (
 
 // The system calls of a fault, which thousands of connections get in a row, and of
 // relays, which make two for each message. None of them waits for anything, but
-// quickWait for a moment, so Go's scheduler is not told of them: told, it takes the
-// processor from who is in a system call for long (sysmon in runtime/proc.go) and gives
-// it to somebody else.
+// quickWait and quickPause for a moment, so Go's scheduler is not told of them: told, it
+// takes the processor from who is in a system call for long (sysmon in runtime/proc.go)
+// and gives it to somebody else.
 
 // quickSend writes what the socket takes at once; flags are those of send(2).
 func quickSend(fd int, b []byte, flags int) (int, error) {
@@ -75,4 +75,10 @@ func quickWait(epoll int, events []unix.EpollEvent, moment time.Duration) int {
 		return 0
 	}
 	return int(n)
+}
+
+// quickPause sleeps for a moment; a signal that cuts it short does no harm.
+func quickPause(moment time.Duration) {
+	ts := unix.NsecToTimespec(int64(moment))
+	_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
 }

@@ -80,6 +80,7 @@ func (f *lane) copy(l *relayLoop) (given int64, err error) {
 	}
 	// Less than was asked for is all there is (epoll(7)), and more is a new event.
 	f.readable = n == len(l.buf) || f.ending
+	l.stream.passed(f.pair.passed(f, n))
 	b := l.buf[:n]
 	if f.greeting != nil {
 		b = f.listen(b)

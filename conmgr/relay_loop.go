@@ -28,8 +28,10 @@ type relayLoop struct {
 	total       [2]*atomic.Int64 // bytes passed, by [towards]
 
 	buf   [bufferSize]byte // of the loop's goroutine, between a read and its write
-	sends sends            // of the loop's goroutine
 	again []*pair          // that could go on
+
+	sends  sends       // of the loop's goroutine
+	stream streamWatch // of the loop's goroutine
 
 	mu    sync.Mutex // guards the following
 	pairs []*pair    // by slot, nil where one is free
@@ -112,8 +114,11 @@ func (l *relayLoop) run() {
 			p.goOn(l)
 		}
 		l.sends.flush()
-		if !live {
+		switch gather := l.stream.turn(); {
+		case !live:
 			standBack()
+		case gather && len(l.again) == 0:
+			letGather()
 		}
 	}
 }

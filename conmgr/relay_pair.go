@@ -34,6 +34,8 @@ type pair struct {
 	kept   bool   // locked until loop.sends are flushed: of the loop's goroutine alone
 	fd     [2]int // by the side that the socket leads to
 	lanes  [2]lane
+	last   *lane // that has read something
+	oneWay int64 // bytes that it has read since the other one did
 
 	loop *relayLoop
 	slot int32

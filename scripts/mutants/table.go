@@ -15,6 +15,7 @@ var (
 	wireTests      = []string{"./agent/wire"}
 	fleetTests     = []string{"./conmgr -run Fleet"}
 	routeTests     = []string{"./conmgr -run Route"}
+	streamTests    = []string{"./conmgr -run Stream|Gathers"}
 	sendsTests     = []string{"./conmgr -run TestSends"}
 	docketTests    = []string{"./watchdog -run Docket"}
 	admitTests     = []string{"./watchdog -run Admi"}
@@ -42,6 +43,7 @@ const (
 	route       = "conmgr/route.go"
 	relaySends  = "conmgr/relay_sends.go"
 	relayPair   = "conmgr/relay_pair.go"
+	relayStream = "conmgr/relay_stream.go"
 	docket      = "watchdog/docket.go"
 	docketJudge = "watchdog/docket_judge.go"
 	docketRules = "watchdog/docket_policy.go"
@@ -146,6 +148,10 @@ var mutants = []mutant{
 	{"a pair can be ended while its bytes wait", relaySends, "f.pair.kept = true", "", sendsTests},
 	{"a pair whose bytes wait is locked again", relayPair, "if p.kept || l.sends.full() {", "if l.sends.full() {", sendsTests},
 	{"what does not fit is sent by itself", relayPair, "if p.kept || l.sends.full() {", "if p.kept {", sendsTests},
+	{"an answer does not end a stream", relayStream, "p.last, p.oneWay = f, 0", "p.last = f", streamTests},
+	{"a message beside streams is not seen", relayStream, "if w.streams && !w.others {", "if w.streams {", streamTests},
+	{"pieces of a stream gather at once", relayStream, "return w.turns >= streamTurns", "return w.turns > 0", streamTests},
+	{"the loop does not look for streams", "conmgr/relay_lane.go", "l.stream.passed(f.pair.passed(f, n))", "f.pair.passed(f, n)", streamTests},
 	{"read-only primaries take writers", route, "return s.Attribute == wire.AttributePrimary && !s.ReadOnly", "return s.Attribute == wire.AttributePrimary", routeTests},
 	{"down instances are offered", route, "if !in.Routable() || s.Status == wire.StatusDown {", "if !in.Routable() {", routeTests},
 	{"unmonitored before monitored", route, "		r += rankUnmonitored\n", "", routeTests},
