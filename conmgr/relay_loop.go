@@ -32,6 +32,7 @@ type relayLoop struct {
 
 	sends  sends       // of the loop's goroutine
 	stream streamWatch // of the loop's goroutine
+	gather func()      // lets pieces of streams gather
 
 	mu    sync.Mutex // guards the following
 	pairs []*pair    // by slot, nil where one is free
@@ -52,7 +53,7 @@ func RelayLoops() int { return min(halfOfProcessors(), maxLoops) }
 var halfOfProcessors = sync.OnceValue(func() int { return max(1, runtime.GOMAXPROCS(0)/2) })
 
 func newRelayLoop(total [2]*atomic.Int64) (l *relayLoop, err error) {
-	l = &relayLoop{epoll: -1, wake: -1, total: total}
+	l = &relayLoop{epoll: -1, wake: -1, total: total, gather: letGather}
 	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err == nil {
 		l.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	}
@@ -116,9 +117,9 @@ func (l *relayLoop) run() {
 		l.sends.flush()
 		switch gather := l.stream.turn(); {
 		case !live:
-			standBack()
+			standBack(2 * time.Millisecond)
 		case gather && len(l.again) == 0:
-			letGather()
+			l.gather()
 		}
 	}
 }
@@ -147,11 +148,11 @@ func (l *relayLoop) await(events []unix.EpollEvent) int {
 // keeps its own: not with an administrator's GOMAXPROCS=1.
 func othersHaveProcessors() bool { return runtime.GOMAXPROCS(0) > RelayLoops() }
 
-// standBack lets events gather that only those have caused who were told of a fault:
+// standBack lets events gather. After a fault they are those alone of who was told of it:
 // each of these sockets changes its state twice, which wakes who sleeps in epoll_wait,
 // for nothing. Until they are released, messages of others wait so long at most.
-func standBack() {
-	ts := unix.NsecToTimespec(int64(2 * time.Millisecond))
+func standBack(moment time.Duration) {
+	ts := unix.NsecToTimespec(int64(moment))
 	_ = unix.Nanosleep(&ts, nil) // a signal that cuts it short does no harm
 }
 

@@ -24,19 +24,31 @@ type loopRig struct {
 
 func mustLoop(t testing.TB) *loopRig {
 	t.Helper()
+	r := mustRig(t)
+	r.start(t)
+	return r
+}
+
+// mustRig makes a loop that does not run yet.
+func mustRig(t testing.TB) *loopRig {
+	t.Helper()
 	r := new(loopRig)
 	var err error
 	r.relayLoop, err = newRelayLoop([2]*atomic.Int64{&r.bytes[0], &r.bytes[1]})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return r
+}
+
+// start lets it run, which closes it, until the test has ended.
+func (r *loopRig) start(t testing.TB) {
 	var running sync.WaitGroup
 	running.Go(r.run)
 	t.Cleanup(func() {
 		r.end()
 		running.Wait()
 	})
-	return r
 }
 
 // relayed is a pair, and the application and the instance at its ends.

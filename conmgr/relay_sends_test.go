@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"sync"
-	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -16,11 +15,7 @@ import (
 // mustStill is a loop that does what the test says.
 func mustStill(t testing.TB) *loopRig {
 	t.Helper()
-	r := new(loopRig)
-	var err error
-	if r.relayLoop, err = newRelayLoop([2]*atomic.Int64{&r.bytes[0], &r.bytes[1]}); err != nil {
-		t.Fatal(err)
-	}
+	r := mustRig(t)
 	if r.sends.context == 0 {
 		t.Fatal("the kernel gave no context of io_submit")
 	}

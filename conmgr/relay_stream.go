@@ -2,11 +2,7 @@
 
 package conmgr
 
-import (
-	"time"
-
-	"golang.org/x/sys/unix"
-)
+import "time"
 
 // A stream is bulk data one way, such as of COPY. An instance sends it in pieces of 8 KiB
 // (PQ_SEND_BUFFER_SIZE, src/backend/libpq/pqcomm.c), and a loop that wakes for each piece
@@ -60,8 +56,7 @@ func (p *pair) passed(f *lane, n int) bool {
 func letGather() {
 	if othersHaveProcessors() {
 		quickPause(gatherTime)
-		return
+	} else {
+		standBack(gatherTime)
 	}
-	ts := unix.NsecToTimespec(int64(gatherTime))
-	_ = unix.Nanosleep(&ts, nil) // a signal that cuts it short does no harm
 }

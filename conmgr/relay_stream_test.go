@@ -58,8 +58,8 @@ func TestStreamWatch(t *testing.T) {
 	}
 }
 
-// A loop gathers the pieces of a stream, and what it was told meanwhile passes.
-func TestLoopGathers(t *testing.T) {
+// A loop notices a stream that passes it.
+func TestLoopSeesStream(t *testing.T) {
 	r := mustStill(t)
 	x := r.mustRelay(t, nil)
 	piece := string(make([]byte, 8192))
@@ -75,4 +75,28 @@ func TestLoopGathers(t *testing.T) {
 	if want := streamBytes/len(piece) + streamTurns; turns != want {
 		t.Errorf("noticed after %d pieces, want %d", turns, want)
 	}
+}
+
+// A loop that passes a stream lets its pieces gather, and passes all of them.
+func TestLoopGathers(t *testing.T) {
+	r := mustRig(t)
+	gathered := make(chan struct{}, 1)
+	r.gather = func() {
+		select {
+		case gathered <- struct{}{}:
+		default:
+		}
+	}
+	r.start(t)
+	x := r.mustRelay(t, nil)
+	piece := make([]byte, 8192)
+	for i := 0; len(gathered) == 0; i++ {
+		if i == 10_000 {
+			t.Fatalf("nothing gathered in %d pieces", i)
+		}
+		mustWrite(t, x.client, piece)
+		mustRead(t, x.instance, piece)
+	}
+	mustWrite(t, x.client, []byte("last"))
+	mustRead(t, x.instance, []byte("last"))
 }

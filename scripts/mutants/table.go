@@ -139,8 +139,7 @@ var mutants = []mutant{
 	{"a wrong port passes", fleetReport, "if s.Port != m.Port && (s.Port != 0 || prove) {", "if s.Port != m.Port && prove {", fleetTests},
 	{"a restarted postmaster goes unnoticed", fleetReport, "if old.StartUS == 0 || m.state.StartUS == old.StartUS {", "if old.StartUS == 0 || m.state.StartUS != 0 {", fleetTests},
 	{"the older timeline wins", fleetSplit, "case m.state.Timeline < f.split.top:", "case m.state.Timeline > f.split.top:", fleetTests},
-	// conmgr: routing.
-	{"a loser of the split is offered", "conmgr/view.go", "&& !v.Loser", "", append(routeTests, fleetTests...)},
+	// conmgr: the relay loop.
 	{"messages are not sent together", relaySends, "s.context == 0 ||", "true ||", sendsTests},
 	{"what a socket does not take of its message is lost", relaySends, "if sent < e.len {", "if false {", sendsTests},
 	{"a message that could not be sent breaks nothing", relaySends, "f.pair.broken = true", "", sendsTests},
@@ -152,6 +151,9 @@ var mutants = []mutant{
 	{"a message beside streams is not seen", relayStream, "if w.streams && !w.others {", "if w.streams {", streamTests},
 	{"pieces of a stream gather at once", relayStream, "return w.turns >= streamTurns", "return w.turns > 0", streamTests},
 	{"the loop does not look for streams", "conmgr/relay_lane.go", "l.stream.passed(f.pair.passed(f, n))", "f.pair.passed(f, n)", streamTests},
+	{"the loop does not let pieces gather", "conmgr/relay_loop.go", "\t\t\tl.gather()\n", "", streamTests},
+	// conmgr: routing.
+	{"a loser of the split is offered", "conmgr/view.go", "&& !v.Loser", "", append(routeTests, fleetTests...)},
 	{"read-only primaries take writers", route, "return s.Attribute == wire.AttributePrimary && !s.ReadOnly", "return s.Attribute == wire.AttributePrimary", routeTests},
 	{"down instances are offered", route, "if !in.Routable() || s.Status == wire.StatusDown {", "if !in.Routable() {", routeTests},
 	{"unmonitored before monitored", route, "		r += rankUnmonitored\n", "", routeTests},
