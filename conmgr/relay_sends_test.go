@@ -6,8 +6,11 @@ import (
 	"bytes"
 	"io"
 	"net"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -200,4 +203,45 @@ func TestSendsRefused(t *testing.T) {
 	for _, conn := range []*net.TCPConn{x.instance, other.instance} {
 		mustRead(t, conn, []byte("question"))
 	}
+}
+
+// A filter that lets messages be submitted, but not what became of them be seen, is
+// noticed before there are any.
+func TestSendsForbidden(t *testing.T) {
+	var context uintptr
+	var err error
+	var filtered sync.WaitGroup
+	filtered.Go(func() {
+		runtime.LockOSThread() // the filter is this thread's alone, which ends with it
+		if err = forbid(unix.SYS_IO_GETEVENTS); err != nil {
+			return
+		}
+		var l *relayLoop
+		if l, err = newRelayLoop([2]*atomic.Int64{}); err == nil {
+			context = l.sends.context
+			l.close()
+		}
+	})
+	filtered.Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if context != 0 {
+		t.Error("messages are gathered, want each sent by itself")
+	}
+}
+
+// forbid lets a system call of this thread fail with EPERM (seccomp(2)).
+func forbid(call uint32) error {
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS}, // seccomp_data.nr
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: call, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	}
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	return unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&program)), 0, 0)
 }

@@ -147,6 +147,7 @@ var mutants = []mutant{
 	{"a pair can be ended while its bytes wait", relaySends, "f.pair.kept = true", "", sendsTests},
 	{"a pair whose bytes wait is locked again", relayPair, "if p.kept || l.sends.full() {", "if l.sends.full() {", sendsTests},
 	{"what does not fit is sent by itself", relayPair, "if p.kept || l.sends.full() {", "if p.kept {", sendsTests},
+	{"a forbidden io_getevents is not noticed", relaySends, "if !s.works() {", "if false {", sendsTests},
 	{"an answer does not end a stream", relayStream, "p.last, p.oneWay = f, 0", "p.last = f", streamTests},
 	{"a message beside streams is not seen", relayStream, "if w.streams && !w.others {", "if w.streams {", streamTests},
 	{"pieces of a stream gather at once", relayStream, "return w.turns >= streamTurns", "return w.turns > 0", streamTests},
